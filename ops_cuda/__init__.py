@@ -1,0 +1,32 @@
+"""The detector's own operators: batch-aware functions over `torch.library` ops, each one file from method to registration.
+
+CUDA kernels are registered in the op's own file; until an op has one its docstring says how CUDA tensors are served.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from ops_cuda.box_iou import aligned_box_iou, box_iou
+from ops_cuda.match_boxes import match_boxes, match_ious
+from ops_cuda.nms import nms
+from ops_cuda.nms import onnx_translation as _nms_translation
+from ops_cuda.roi_align import onnx_translation as _roi_align_translation
+from ops_cuda.roi_align import pyramid_level, roi_align
+from ops_cuda.sigmoid_focal_loss import sigmoid_focal_loss
+
+__all__ = [
+    "aligned_box_iou",
+    "box_iou",
+    "match_boxes",
+    "match_ious",
+    "nms",
+    "onnx_translations",
+    "pyramid_level",
+    "roi_align",
+    "sigmoid_focal_loss",
+]
+
+
+def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Op -> onnxscript function, for `custom_translation_table` of `torch.onnx.export(dynamo=True)`. Imports onnxscript."""
+    return dict(translation() for translation in (_nms_translation, _roi_align_translation))

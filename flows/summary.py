@@ -1,0 +1,81 @@
+"""What a run of the line has to show, and where: for the terminal, for Prefect's artifacts."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.layout import Layout
+from pipeline.tracking import TrackingConfig
+
+HEADLINES = ("bbox/AP", "bbox/AP50", "bbox/AP75")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Figures and places of a finished run."""
+
+    title: str
+    figures: Mapping[str, float]
+    """Box AP of the evaluated detector, then of each exported file."""
+    classes: list[dict[str, Any]]
+    """Rows of AP per class, one column per backend."""
+    places: Mapping[str, str]
+    """What to look at: label -> path or command."""
+
+    def text(self) -> str:
+        """Plain lines."""
+        width = max(map(len, (*self.figures, *self.places)))
+        figures = [f"  {name:<{width}}  {value:.3f}" for name, value in self.figures.items()]
+        return "\n".join([self.title, *figures, *(f"  {label:<{width}}  {place}" for label, place in self.places.items())])
+
+    def markdown(self) -> str:
+        """The same as Markdown."""
+        rows = [f"| {name} | {value:.4f} |" for name, value in self.figures.items()]
+        table = ["| figure | |", "|---|---|", *rows, ""] if rows else []
+        return "\n".join([f"# {self.title}", "", *table, *(f"- {label}: `{place}`" for label, place in self.places.items())])
+
+
+def summarise(layout: Layout, config: TrackingConfig, run_id: str | None, nothing_to_do: bool) -> Summary:
+    """Collect from reports/ and models/onnx what the line made."""
+    metrics, deploy = _read(layout.reports("evaluate") / "metrics.json"), _read(layout.onnx / "deploy.json")
+    parity = deploy.get("parity", {})
+    figures = {name.removeprefix("bbox/"): float(metrics[name]) for name in HEADLINES if name in metrics}
+    for backend in ("onnx", "int8"):
+        if "bbox/AP" in parity.get(backend, {}):
+            figures[f"AP, {backend} file"] = float(parity[backend]["bbox/AP"])
+    title = "Nothing to do: everything is up to date" if nothing_to_do else "The line is done"
+    return Summary(title, figures, _classes(metrics, parity), _places(layout, config, run_id))
+
+
+def _classes(metrics: Mapping[str, Any], parity: Mapping[str, Any]) -> list[dict[str, Any]]:
+    prefix = "bbox/AP/"
+    rows = []
+    for name in (key.removeprefix(prefix) for key in metrics if key.startswith(prefix)):
+        row: dict[str, Any] = {"class": name, "AP": round(float(metrics[prefix + name]), 4)}
+        for backend, numbers in parity.items():
+            if name in numbers.get("per_class", {}):
+                row[backend] = round(float(numbers["per_class"][name]), 4)
+        rows.append(row)
+    return rows
+
+
+def _places(layout: Layout, config: TrackingConfig, run_id: str | None) -> dict[str, str]:
+    def shown(path: Path) -> str:
+        return str(path.relative_to(layout.root))
+
+    pages = {f"report of {stage}": layout.reports(stage) / "index.html" for stage in ("validate", "evaluate", "export")}
+    files = {"ONNX file": layout.onnx / "detector.onnx", "ONNX file, INT8": layout.onnx / "detector.int8.onnx"}
+    places = {label: shown(path) for label, path in (pages | files).items() if path.exists()}
+    if config.enabled:
+        served = config.uri.startswith("http")
+        places["MLflow"] = config.uri if served else f"mlflow ui --backend-store-uri {config.uri}"
+        if run_id:
+            places["MLflow run"] = run_id
+        places["registered model"] = f"models:/{config.model}@{config.alias}"
+    return places | {"try it on a picture": "python -m pipeline predict PICTURE"}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_bytes()) if path.exists() else {}

@@ -1,0 +1,78 @@
+"""python -m pipeline COMMAND [overrides]: run one stage of the line, or a command beside it.
+
+Exit 0 when it went well; 1 with one message when it did not; 2 when a setting is wrong. `-v` shows the traceback.
+"""
+
+import importlib
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import UserError, did_you_mean
+from pipeline.quiet import be_offline
+
+STAGES = ("ingest", "validate", "train", "evaluate", "quantize", "export")
+COMMANDS = {
+    "config": "write params.yaml from conf/ and overrides; --check fails when it is stale",
+    "predict": "run the exported detector on pictures; --help lists its options",
+}
+USAGE = f"""usage: python -m pipeline COMMAND [overrides] [-v]
+
+stages, in order (settings from params.yaml; with overrides such as train.steps=500 from conf/):
+  {"  ".join(STAGES)}
+
+commands:
+{chr(10).join(f"  {name:<9} {does}" for name, does in COMMANDS.items())}
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Dispatch one command line; returns the exit code."""
+    be_offline()
+    verbose = "-v" in arguments
+    words = [word for word in arguments if word != "-v"]
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if words else 2
+    command, rest = words[0], words[1:]
+    try:
+        if command in STAGES:
+            run_stage(command, rest)
+        elif command in COMMANDS:
+            importlib.import_module(f"pipeline.commands.{command}").run(rest)
+        else:
+            print(f"{command!r} is no command. {did_you_mean(command, (*STAGES, *COMMANDS))}", file=sys.stderr)
+            return 2
+    except UserError as error:
+        if verbose:
+            traceback.print_exc()
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{command}: interrupted; nothing was left half-written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_stage(stage: str, overrides: Sequence[str]) -> None:
+    """One stage under its lock, with its figures in MLflow and its duration in reports/<stage>/timing.json."""
+    from pipeline import settings, tracking
+    from pipeline.files import locked, write_json
+    from pipeline.layout import Layout
+    from pipeline.process import die_with_parent
+
+    die_with_parent()
+    layout = Layout(Path("."))
+    config = settings.load(overrides, layout.root)
+    stage_config = settings.stage_config(stage, config, layout)
+    busy = f"{stage}: another process is running this stage in this checkout; wait for it, or stop it"
+    with locked(layout.work(stage) / "lock", busy), tracking.stage_run(stage, config, layout):
+        began = time.monotonic()
+        importlib.import_module(f"pipeline.stages.{stage}").run(stage_config)
+        write_json(layout.reports(stage) / "timing.json", {f"{stage}/seconds": round(time.monotonic() - began, 3)})
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

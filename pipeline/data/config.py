@@ -1,0 +1,125 @@
+"""Settings of the dataset group: what to ingest and how. Imports no torch."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.errors import ConfigError
+from pipeline.schema import schema
+
+UNSET = "PATH_TO_YOUR_DATA"
+"""What conf/ says where only the user knows the value."""
+
+
+@schema
+class SplitConfig:
+    """How a validation split is made when the source has none. A source's own train and val splits are always kept."""
+
+    val: float
+    """Share of the training pictures that becomes the validation split, 0..1; drawn by `seed`, byte-identical pictures together."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val < 1:
+            raise ConfigError("dataset.split.val", self.val, "must lie between 0 and 1; 0.2 is usual")
+
+
+@schema
+class ArchiveLimits:
+    """Caps while unpacking: an archive that goes over one is refused, and what it had unpacked is removed."""
+
+    files: int
+    """Most members."""
+    gigabytes: float
+    """Most unpacked content, in 10^9 bytes."""
+    ratio: float
+    """Most unpacked bytes per byte of the archive."""
+
+    def __post_init__(self) -> None:
+        for name in ("files", "gigabytes", "ratio"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"dataset.archive.{name}", getattr(self, name), "must be above 0")
+
+
+@schema
+class ShapesDataset:
+    """The built-in generated dataset: textured shapes with boxes, polygons and keypoints."""
+
+    kind: Literal["shapes"]
+    source: str
+    """The generator's own file: an edit of it makes the dataset stale."""
+    licence: str | None
+    """Written into dataset.json."""
+    size: int
+    """Side of the square pictures, in pixels."""
+    train: int
+    """Number of training pictures."""
+    val: int
+    """Number of validation pictures."""
+    objects: tuple[int, int]
+    """Fewest and most shapes per picture."""
+    diameter: tuple[float, float]
+    """Smallest and largest shape: diameter of its circle as a share of the picture's side."""
+    hidden: float
+    """A shape is placed elsewhere when this share of it, 0..1, would be covered by shapes in front of it."""
+
+    def __post_init__(self) -> None:
+        if not 32 <= self.size <= 4096:
+            raise ConfigError("dataset.size", self.size, "must lie between 32 and 4096 pixels")
+        if self.train < 1 or self.val < 1:
+            raise ConfigError("dataset.train, dataset.val", (self.train, self.val), "must be 1 picture or more each")
+        if not 1 <= self.objects[0] <= self.objects[1] <= 100:
+            raise ConfigError("dataset.objects", list(self.objects), "must be [fewest, most] with 1 <= fewest <= most <= 100")
+        if not 0 < self.diameter[0] <= self.diameter[1] < 1:
+            raise ConfigError("dataset.diameter", list(self.diameter), "must be [smallest, largest] between 0 and 1")
+        if not 0 <= self.hidden < 1:
+            raise ConfigError("dataset.hidden", self.hidden, "must be from 0 to below 1")
+
+
+@schema
+class CocoDataset:
+    """COCO JSON beside folders of pictures."""
+
+    kind: Literal["coco"]
+    source: str
+    """Folder, .zip, .tar (also .gz, .bz2, .xz) or one .json file."""
+    licence: str | None
+    """Written into dataset.json; the licences of single pictures are kept from the source."""
+    annotations: str | None
+    """Glob of the label files below the source, such as `annotations/person_keypoints_*.json`; null: instances_* where several are."""
+    split: SplitConfig
+    archive: ArchiveLimits
+
+    def __post_init__(self) -> None:
+        _require_source(self.source)
+
+
+@schema
+class VocDataset:
+    """Pascal VOC XML: one file per picture."""
+
+    kind: Literal["voc"]
+    source: str
+    """Folder, .zip or .tar (also .gz, .bz2, .xz)."""
+    licence: str | None
+    """Written into dataset.json."""
+    classes: tuple[str, ...] | None
+    """Class names in label order; another name in the data is an error. null: the names found, sorted."""
+    one_based: bool
+    """True: xmin, ymin, xmax, ymax are the devkit's 1-based, inclusive pixels. False: corners in continuous coordinates from 0,
+    which is what most labelling tools write."""
+    split: SplitConfig
+    archive: ArchiveLimits
+
+    def __post_init__(self) -> None:
+        _require_source(self.source)
+        for name in self.classes or ():
+            if not name.strip() or list(self.classes or ()).count(name) > 1:
+                raise ConfigError("dataset.classes", list(self.classes or ()), f"has {name!r} blank or twice")
+
+
+DatasetConfig = Annotated[ShapesDataset | CocoDataset | VocDataset, Field(discriminator="kind")]
+
+
+def _require_source(source: str) -> None:
+    if source == UNSET:
+        raise ConfigError("dataset.source", None, "is not set: add dataset.source=PATH, a folder, .zip or .tar")

@@ -1,0 +1,373 @@
+"""COCO JSON text to columns and back. Layouts of folders around it are `coco.py`'s matter.
+
+Reading keeps every fault that the columns can mark (see `Annotations`); a value of the wrong type is a DataError with file and
+position. A record lives as a Python object only while it is read: a million of them at once would take gigabytes.
+"""
+
+import json
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from pipeline.data.annotations import Annotations, ImageTable, PolygonPool
+from pipeline.errors import DataError
+
+Record = dict[str, Any]
+
+INT32, INT64 = 2**31 - 1, 2**63 - 1
+_COLUMNS = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "keypoints", "num_keypoints", "source_id"}
+_DUMP = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS
+
+
+@dataclass(slots=True)
+class CocoContent:
+    """A COCO file, its long lists not yet parsed into objects."""
+
+    images: Iterable[Any]
+    annotations: Iterable[Any]
+    categories: Any
+    header: Record
+    """All other top-level fields."""
+
+
+def read_coco_json(path: Path) -> CocoContent:
+    """The file's parts. DataError with line and column when it is not JSON, or without an images list.
+
+    NaN and Infinity, which Python's json module writes, are read although they are not JSON.
+    """
+    try:
+        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror}") from error
+    try:
+        parts: dict[str, Any] = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        images, annotations = (_raws(parts.pop(key, None), f"{path}: {key}") for key in ("images", "annotations"))
+        content = {key: msgspec.json.decode(raw) for key, raw in parts.items()}
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        content = _read_slowly(path, data)
+        images, annotations = content.pop("images", None), content.pop("annotations", None)
+    if images is None:
+        raise DataError(path, "has no images list", 'a COCO file is {"images": [...], "annotations": [...], "categories": [...]}')
+    for key, value in (("images", images), ("annotations", annotations)):
+        if isinstance(value, str | dict) or not isinstance(value, Iterable | None):
+            raise DataError(path, f"{key}: must be a list, is {_kind(value)}")
+    return CocoContent(images, annotations or [], content.pop("categories", None), content)
+
+
+def image_table(records: Iterable[Any], place: object) -> ImageTable:
+    """Images in file-name order. Every image needs an id and a file name; the rest may be missing."""
+    rows: list[tuple[str, int, int, int, Record]] = []
+    for number, record in enumerate(records):
+        where = f"{place}: images[{number}]"
+        record = _object(record, where)
+        name, identity = record.pop("file_name", None), record.pop("id", None)
+        if not isinstance(name, str) or not name:
+            raise DataError(f"{where}.file_name", f"must be a text, is {_kind(name)}")
+        if identity is None:
+            raise DataError(f"{where}.id", "is missing: no annotation can belong to this image")
+        width, height = (_whole(record.pop(key, 0) or 0, f"{where}.{key}", INT32) for key in ("width", "height"))
+        rows.append((name, _whole(identity, f"{where}.id", INT64), width, height, record))
+    rows.sort(key=lambda row: row[:2])
+    return ImageTable(
+        ids_I=np.array([row[1] for row in rows], np.int64),
+        file_names=[row[0] for row in rows],
+        widths_I=np.array([row[2] for row in rows], np.int32),
+        heights_I=np.array([row[3] for row in rows], np.int32),
+        extra={i: row[4] for i, row in enumerate(rows) if row[4]},
+    )
+
+
+def annotation_table(records: Iterable[Any], images: ImageTable, place: object) -> Annotations:
+    """COCO's annotation objects as columns, sorted by (image row, id); `label_A` is -1 everywhere until classes are known."""
+    columns = _Columns(_first_rows(images))
+    for number, record in enumerate(records):
+        columns.add(record, f"{place}: annotations[{number}]")
+    return columns.table()
+
+
+def write_coco_json(path: Path, images: ImageTable, annotations: Annotations, categories: list[Record], header: Record) -> None:
+    """One record per line, fields in name order: the same content gives the same bytes, and a diff shows what changed."""
+    with path.open("wb") as file:
+        file.write(b'{"annotations":[')
+        _write_lines(file, _annotation_records(images, annotations), path)
+        file.write(b'],\n"categories":[')
+        _write_lines(file, iter(categories), path)
+        file.write(b'],\n"images":[')
+        _write_lines(file, _image_records(images), path)
+        file.write(b"]")
+        for key in sorted(header):
+            file.write(b",\n" + _dump(key, path) + b":" + _dump(header[key], path))
+        file.write(b"}\n")
+
+
+# -- reading --
+
+
+def _raws(raw: msgspec.Raw | None, where: str) -> Iterator[Any] | None:
+    """The items of a list that is still text. msgspec.ValidationError when it is another thing."""
+    raws = None if raw is None else msgspec.json.decode(raw, type=list[msgspec.Raw] | None)
+    return None if raws is None else _decoded(raws, where)
+
+
+@dataclass(slots=True)
+class _Columns:
+    """Columns that grow by one record at a time."""
+
+    row_of_image: dict[int, int]
+    ids: "array[int]" = field(default_factory=lambda: array("q"))
+    image: "array[int]" = field(default_factory=lambda: array("i"))
+    category: "array[int]" = field(default_factory=lambda: array("q"))
+    boxes: "array[float]" = field(default_factory=lambda: array("d"))
+    area: "array[float]" = field(default_factory=lambda: array("d"))
+    crowd: "array[int]" = field(default_factory=lambda: array("b"))
+    source_ids: list[int | str | None] = field(default_factory=list)
+    points: "array[float]" = field(default_factory=lambda: array("f"))
+    polygon_starts: "array[int]" = field(default_factory=lambda: array("q", [0]))
+    annotation_starts: "array[int]" = field(default_factory=lambda: array("q", [0]))
+    rle: dict[int, Record] = field(default_factory=dict)
+    keypoints: dict[int, list[float]] = field(default_factory=dict)
+    extra: dict[int, Record] = field(default_factory=dict)
+
+    def add(self, record: object, where: str) -> None:
+        """Append one annotation object; what has no column, or does not fit its column, goes to `extra`."""
+        given = _object(record, where)
+        row = len(self.ids)
+        rest = {key: value for key, value in given.items() if key not in _COLUMNS}
+        self._add_identity(given, rest, where)
+        box = _numbers(given.get("bbox"), f"{where}.bbox")
+        if len(box) == 4:
+            self.boxes.extend((box[0], box[1], box[0] + box[2], box[1] + box[3]))
+        else:
+            self.boxes.extend([np.nan] * 4)
+            rest |= {"bbox": box} if box else {}
+        area, crowd = given.get("area"), given.get("iscrowd")
+        self.area.append(np.nan if area is None else _number(area, f"{where}.area"))
+        self.crowd.append(bool(_whole(int(crowd or 0) if isinstance(crowd, bool | None) else crowd, f"{where}.iscrowd", 1)))
+        self._add_segmentation(row, given.get("segmentation"), rest, f"{where}.segmentation")
+        self._add_keypoints(row, given, rest, where)
+        self.annotation_starts.append(len(self.polygon_starts) - 1)
+        if rest:
+            self.extra[row] = rest
+
+    def table(self) -> Annotations:
+        """All rows, sorted."""
+        boxes_A4 = np.frombuffer(self.boxes, np.float64).reshape(-1, 4)
+        count = len(self.ids)
+        pool = PolygonPool(
+            np.array(self.points, np.float32).reshape(-1, 2),
+            np.array(self.polygon_starts, np.int64),
+            np.array(self.annotation_starts, np.int64),
+        )
+        table = Annotations(
+            ids_A=np.array(self.ids, np.int64),
+            image_A=np.array(self.image, np.int32),
+            category_A=np.array(self.category, np.int64),
+            label_A=np.full(count, -1, np.int64),
+            boxes_A4=boxes_A4,
+            area_A=np.array(self.area, np.float64),
+            crowd_A=np.array(self.crowd, np.bool_),
+            source_ids=self.source_ids,
+            polygons=pool,
+            rle=self.rle,
+            keypoints_AK3=_keypoint_column(self.keypoints, count),
+            extra=self.extra,
+        )
+        return table.take(np.lexsort((table.ids_A, table.image_A)))  # stable: equal ids keep the file's order
+
+    def _add_identity(self, given: Record, rest: Record, where: str) -> None:
+        identity, image, category = given.get("id"), given.get("image_id"), given.get("category_id")
+        known = given.get("source_id")
+        if isinstance(identity, str):
+            known, identity = (identity if known is None else known), None
+        if known is not None and not isinstance(known, str):
+            known = _whole(known, f"{where}.source_id", INT64)
+        self.source_ids.append(known)
+        self.ids.append(-1 if identity is None else _whole(identity, f"{where}.id", INT64))
+        row = self.row_of_image.get(image, -1) if type(image) is int else -1
+        if row < 0:
+            if image is not None and not isinstance(image, str):
+                image = _whole(image, f"{where}.image_id", INT64)
+                row = self.row_of_image.get(image, -1)
+            rest |= {"image_id": image} if row < 0 else {}
+        self.image.append(row)
+        self.category.append(-1 if category is None else _whole(category, f"{where}.category_id", INT64))
+
+    def _add_segmentation(self, row: int, value: object, rest: Record, where: str) -> None:
+        if isinstance(value, dict):
+            self.rle[row] = value
+            return
+        if value is not None and not isinstance(value, list):
+            raise DataError(where, f"must be polygons or run lengths, is {_kind(value)}")
+        polygons = [_numbers(polygon, f"{where}[{i}]") for i, polygon in enumerate(value or ())]
+        if any(len(polygon) % 2 for polygon in polygons):
+            rest["segmentation"] = polygons
+            return
+        for polygon in polygons:
+            self.points.extend(polygon)
+            self.polygon_starts.append(len(self.points) // 2)
+
+    def _add_keypoints(self, row: int, given: Record, rest: Record, where: str) -> None:
+        values = _numbers(given.get("keypoints"), f"{where}.keypoints")
+        stated = given.get("num_keypoints")
+        if len(values) % 3:
+            rest["keypoints"] = values
+        elif values:
+            self.keypoints[row] = values
+        visible = sum(v > 0 for v in values[2::3]) if values else None
+        if stated is not None and stated != visible:
+            rest["num_keypoints"] = _whole(stated, f"{where}.num_keypoints", INT64)
+
+
+def _decoded(raws: list[msgspec.Raw] | None, where: str) -> Iterator[Any]:
+    decode = msgspec.json.Decoder().decode
+    for number, raw in enumerate(raws or ()):
+        try:
+            yield decode(raw)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: bytes that are not UTF-8
+            raise DataError(f"{where}[{number}]", f"not valid JSON ({error})") from error
+
+
+def _read_slowly(path: Path, data: bytes) -> Record:
+    """Python's own reader: takes NaN and Infinity, and knows line and column of what is wrong."""
+    try:
+        content = json.loads(data)
+        json.dumps(content, ensure_ascii=False).encode()  # half surrogate pairs pass the reader and could never be written back
+    except json.JSONDecodeError as error:
+        raise DataError(path, f"line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"byte {error.start}: not UTF-8 ({error.reason})", "save the file as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(path, f"not usable JSON ({str(error)[:200]})") from error
+    if not isinstance(content, dict):
+        raise DataError(path, f"must be a JSON object at the top, is {_kind(content)}")
+    return content
+
+
+def _first_rows(images: ImageTable) -> dict[int, int]:
+    rows: dict[int, int] = {}
+    for row, identity in enumerate(images.ids_I.tolist()):
+        rows.setdefault(identity, row)
+    return rows
+
+
+def _keypoint_column(keypoints: dict[int, list[float]], count: int) -> NDArray[np.float32] | None:
+    if not keypoints:
+        return None
+    column = np.full((count, max(len(values) for values in keypoints.values()) // 3 * 3), np.nan, np.float32)
+    for row, values in keypoints.items():
+        column[row, : len(values)] = values
+    return column.reshape(count, -1, 3)
+
+
+def _object(record: object, where: str) -> Record:
+    if not isinstance(record, dict):
+        raise DataError(where, f"must be an object, is {_kind(record)}")
+    return record
+
+
+def _number(value: object, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(where, f"must be a number, is {_kind(value)}")
+    return min(max(float(value), -1e300), 1e300) if isinstance(value, int) and abs(value) > INT64 else float(value)
+
+
+def _numbers(value: object, where: str) -> list[float]:
+    """A list of numbers, null standing for NaN; empty for null."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise DataError(where, f"must be a list of numbers, is {_kind(value)}")
+    kinds = set(map(type, value))
+    if kinds <= {float}:
+        return value
+    return [np.nan if item is None else _number(item, f"{where}[{i}]") for i, item in enumerate(value)]
+
+
+def _whole(value: object, where: str, limit: int) -> int:
+    """An integer of at most `limit` in size, also written as 3.0."""
+    if type(value) is int and -limit <= value <= limit:
+        return value
+    if isinstance(value, float) and value.is_integer() and abs(value) <= limit:
+        return int(value)
+    wrong = f"is {value}" if isinstance(value, int | float) and not isinstance(value, bool) else f"is {_kind(value)}"
+    raise DataError(where, f"must be an integer of at most {limit}, {wrong}")
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true/false", int: "a number", float: "a number"}
+    return "missing" if value is None else names.get(type(value), type(value).__name__) + f" ({str(value)[:40]!r})"
+
+
+# -- writing --
+
+
+def _write_lines(file: Any, records: Iterator[Record], path: Path) -> None:
+    separator = b"\n"
+    while block := list(islice(records, 2000)):
+        file.write(separator + b",\n".join(_dump(record, path) for record in block))
+        separator = b",\n"
+
+
+def _dump(value: object, path: Path) -> bytes:
+    try:
+        return orjson.dumps(value, option=_DUMP)
+    except TypeError as error:
+        raise DataError(path, f"cannot be written: {error}", f"in {str(value)[:200]}") from error
+
+
+def _image_records(images: ImageTable) -> Iterator[Record]:
+    sizes = zip(images.ids_I.tolist(), images.file_names, images.widths_I.tolist(), images.heights_I.tolist(), strict=True)
+    for row, (identity, name, width, height) in enumerate(sizes):
+        yield {"id": identity, "file_name": name, "width": width, "height": height} | images.extra.get(row, {})
+
+
+def _annotation_records(images: ImageTable, annotations: Annotations) -> Iterator[Record]:
+    boxes_A4 = _corner_and_size(annotations.boxes_A4)
+    absent_A: list[bool] = np.asarray(np.isnan(boxes_A4).all(axis=1)).tolist()
+    ids, image_A, category_A = annotations.ids_A.tolist(), annotations.image_A.tolist(), annotations.category_A.tolist()
+    crowd_A, area_A, image_ids = annotations.crowd_A.tolist(), annotations.area_A.tolist(), images.ids_I.tolist()
+    pool, starts = annotations.polygons, annotations.polygons.annotation_starts.tolist()
+    for row in range(len(annotations)):
+        image = image_A[row]
+        record: Record = {
+            "id": ids[row],
+            "image_id": image_ids[image] if image >= 0 else None,
+            "category_id": category_A[row] if category_A[row] != -1 else None,
+            "bbox": None if absent_A[row] else boxes_A4[row],
+            "area": area_A[row],
+            "iscrowd": int(crowd_A[row]),
+        }
+        if annotations.source_ids[row] is not None:
+            record["source_id"] = annotations.source_ids[row]
+        if row in annotations.rle:
+            record["segmentation"] = annotations.rle[row]
+        elif starts[row + 1] > starts[row]:
+            record["segmentation"] = [polygon.reshape(-1) for polygon in pool.polygons_of(row)]
+        if annotations.keypoints_AK3 is not None:
+            record |= _keypoint_fields(annotations.keypoints_AK3[row])
+        yield record | annotations.extra.get(row, {})
+
+
+def _keypoint_fields(points_K3: NDArray[np.float32]) -> Record:
+    given = [k for k, point in enumerate(points_K3.tolist()) if not all(value != value for value in point)]
+    if not given:
+        return {}
+    points_K3 = points_K3[: given[-1] + 1]
+    return {"keypoints": points_K3.reshape(-1), "num_keypoints": int((points_K3[:, 2] > 0).sum())}
+
+
+def _corner_and_size(boxes_A4: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(x1, y1, x2, y2) as (x, y, w, h). The decimals that the source wrote come back where x + w still gives x2 exactly."""
+    corner, far = boxes_A4[:, :2], boxes_A4[:, 2:]
+    with np.errstate(invalid="ignore"):
+        size = far - corner
+        rounded = np.round(size, 9)
+        return np.ascontiguousarray(np.concatenate([corner, np.where(corner + rounded == far, rounded, size)], axis=1))

@@ -1,0 +1,282 @@
+"""The built-in dataset: textured shapes on textured grounds, drawn from a seed, with exact boxes, polygons and keypoints.
+
+Conventions: later shapes cover earlier ones. A polygon is the shape's full outline inside the picture, whatever covers it, and the
+box is tight around that. Keypoints are corners, named in the shape's own upright frame (it turns less than half its symmetry,
+so the names stay unambiguous), in COCO's convention: pixel index = continuous coordinate - 0.5; visibility 2 seen, 1 covered by a
+later shape, 0 (with x = y = 0) outside the picture. Colours and textures say nothing about the class; form does.
+Pixels use no transcendental function, so that another CPU gives the same bytes.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.data.config import ShapesDataset
+from pipeline.data.dataset import Category, Dataset, DatasetInfo, Split, labels_of
+from pipeline.data.formats.coco_json import annotation_table, image_table
+
+Real = NDArray[np.float64]
+Random = np.random.Generator
+
+_TRIES = 40
+_LEAST_SIDE = 6.0
+"""A shape of which a side inside the picture would be shorter, in pixels, is placed elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A class: its convex outline [P, 2] on the unit circle, clockwise with y down, upright."""
+
+    name: str
+    outline_P2: Real
+    keypoints: dict[str, int | None]
+    """Name to outline point; None is the centre."""
+    turn: float
+    """It is turned by at most so many degrees either way."""
+
+    def category(self, number: int) -> Category:
+        """The class as COCO describes it, keypoints joined in a ring."""
+        count = len(self.keypoints)
+        ring = tuple((k + 1, (k + 1) % count + 1) for k in range(count)) if count > 2 else ()
+        return Category(number, self.name, "shape", tuple(self.keypoints), ring)
+
+
+def _ring(count: int, first: float) -> Real:
+    """`count` points on the unit circle, clockwise on the screen; `first` in degrees from the right."""
+    angles = [math.radians(first + 360 * i / count) for i in range(count)]
+    return np.array([(math.cos(angle), math.sin(angle)) for angle in angles])
+
+
+FORMS = (
+    Form("disc", _ring(48, 0), {"centre": None}, 180),
+    Form("rectangle", _ring(4, -135), {"top_left": 0, "top_right": 1, "bottom_right": 2, "bottom_left": 3}, 30),
+    Form("triangle", _ring(3, -90), {"tip": 0, "right": 1, "left": 2}, 45),
+)
+
+
+def draw_shapes(cfg: ShapesDataset, seed: int, folder: Path) -> Dataset:
+    """Draw the pictures into `folder` and return their labels. The same settings and seed give the same bytes: every picture has
+    a generator of its own, keyed by seed, split and number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    categories = tuple(form.category(number) for number, form in enumerate(FORMS, 1))
+    splits = {}
+    for key, (name, count) in enumerate((("train", cfg.train), ("val", cfg.val))):
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for number in range(count):
+            random = np.random.Generator(np.random.PCG64([seed % 2**63, key, number]))
+            pixels_HW3, shapes = draw_picture(cfg, random)
+            file_name = f"{name}_{number:05d}.png"
+            (folder / file_name).write_bytes(_png(pixels_HW3))
+            images.append({"id": number + 1, "file_name": file_name, "width": cfg.size, "height": cfg.size})
+            for shape in shapes:
+                annotations.append({"id": len(annotations) + 1, "image_id": number + 1} | shape)
+        table = image_table(images, name)
+        columns = annotation_table(annotations, table, name)
+        columns.label_A = labels_of(columns.category_A, [category.id for category in categories])
+        splits[name] = Split(name, table, columns, folder)
+    info = DatasetInfo(categories, f"shapes:seed {seed}", "generated", cfg.licence)
+    return Dataset(info, splits)
+
+
+@dataclass(slots=True)
+class Placed:
+    """A shape in the picture."""
+
+    form: Form
+    number: int
+    points_P2: Real
+    """The full outline in pixels."""
+    centre: Real
+    cover_HW: Real
+    """Share of each pixel that the shape covers, 0..1."""
+    window: tuple[slice, slice]
+    """Rows and columns outside which it covers nothing."""
+
+
+def draw_picture(cfg: ShapesDataset, random: Random) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
+    """Pixels [H, W, 3] and the COCO fields of each shape, in drawing order."""
+    grid_2HW = np.mgrid[0 : cfg.size, 0 : cfg.size][::-1] + 0.5
+    ground = random.uniform(30, 225, 3)
+    pixels_HW3 = _painted(grid_2HW, ground, random.uniform(10, 45), cfg.size, random)
+    placed: list[Placed] = []
+    for _ in range(int(random.integers(cfg.objects[0], cfg.objects[1] + 1))):
+        shape = _place(cfg, random, grid_2HW, placed)
+        if shape is None:
+            continue
+        colour = _contrasting(ground, random)
+        own = shape.window
+        paint_hw3 = _painted(
+            grid_2HW[:, *own] - shape.centre[:, None, None], colour, random.uniform(30, 90), cfg.size / 3, random
+        )
+        pixels_HW3[own] += shape.cover_HW[own][..., None] * (paint_hw3 - pixels_HW3[own])
+        placed.append(shape)
+    pixels_HW3 += random.integers(-3, 4, pixels_HW3.shape[:2])[..., None]
+    return np.clip(np.rint(pixels_HW3), 0, 255).astype(np.uint8), list(_labels(placed, cfg.size))
+
+
+# -- geometry --
+
+
+def _place(cfg: ShapesDataset, random: Random, grid_2HW: Real, placed: list[Placed]) -> Placed | None:
+    """A shape where it hides at most `cfg.hidden` of each earlier one; None when no place was found."""
+    for _ in range(_TRIES):
+        number = int(random.integers(len(FORMS)))
+        form = FORMS[number]
+        smallest, largest = cfg.diameter
+        radius = cfg.size * smallest * (largest / smallest) ** random.uniform() / 2
+        angle = math.radians(random.uniform(-form.turn, form.turn))
+        centre = random.uniform(0.3 * radius, cfg.size - 0.3 * radius, 2)
+        squeeze = np.array([1.0, 1.0])
+        squeeze[random.integers(2)] = random.uniform(0.7, 1.0)
+        turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+        points_P2 = (form.outline_P2 * squeeze * radius) @ turn + centre
+        inside_P2 = clipped(points_P2, cfg.size)
+        if len(inside_P2) < 3 or np.ptp(inside_P2, axis=0).min() < _LEAST_SIDE:
+            continue
+        window = _window(points_P2, cfg.size)
+        cover_HW = np.zeros(grid_2HW.shape[1:])
+        cover_HW[window] = coverage(points_P2, grid_2HW[:, *window])
+        shape = Placed(form, number + 1, points_P2, centre, cover_HW, window)
+        if all(_seen(k, [*placed, shape]) >= 1 - cfg.hidden for k in range(len(placed))):
+            return shape
+    return None
+
+
+def _seen(number: int, placed: list[Placed]) -> float:
+    """Share of shape `number` that no later shape covers."""
+    own = placed[number].window
+    seen_hw = whole_hw = placed[number].cover_HW[own]
+    for later in placed[number + 1 :]:
+        seen_hw = seen_hw * (1 - later.cover_HW[own])
+    return float(seen_hw.sum() / max(whole_hw.sum(), 1e-9))
+
+
+def _window(points_P2: Real, size: int) -> tuple[slice, slice]:
+    (left, top), (right, bottom) = np.floor(points_P2.min(axis=0)).astype(int) - 1, np.ceil(points_P2.max(axis=0)).astype(int) + 1
+    return slice(max(0, int(top)), min(size, int(bottom))), slice(max(0, int(left)), min(size, int(right)))
+
+
+def coverage(points_P2: Real, grid_2HW: Real) -> Real:
+    """How much of each pixel [H, W] a convex clockwise outline covers, from the distance of its centre to the nearest edge."""
+    outside_HW = np.full(grid_2HW.shape[1:], -np.inf)
+    for start, end in zip(points_P2, np.roll(points_P2, -1, axis=0), strict=True):
+        along = (end - start) / math.hypot(*(end - start))
+        np.maximum(outside_HW, (grid_2HW[0] - start[0]) * along[1] - (grid_2HW[1] - start[1]) * along[0], out=outside_HW)
+    return np.clip(0.5 - outside_HW, 0, 1)
+
+
+def clipped(points_P2: Real, size: float) -> Real:
+    """The part of a convex outline inside the square picture (Sutherland and Hodgman 1974); may be empty."""
+    points = list(points_P2)
+    for axis, sign, limit in ((0, 1, 0.0), (0, -1, -size), (1, 1, 0.0), (1, -1, -size)):
+        kept = []
+        for k, point in enumerate(points):
+            before = points[k - 1]
+            depth, depth_before = sign * point[axis] - limit, sign * before[axis] - limit
+            if (depth >= 0) != (depth_before >= 0):
+                kept.append(before + (point - before) * (depth_before / (depth_before - depth)))
+            if depth >= 0:
+                kept.append(point)
+        points = kept
+    return np.array(points).reshape(-1, 2)
+
+
+def _labels(placed: list[Placed], size: int) -> Iterator[dict[str, Any]]:
+    for number, shape in enumerate(placed):
+        outline_P2 = np.round(clipped(shape.points_P2, size), 2) + 0.0  # no -0.0
+        low, high = outline_P2.min(axis=0), outline_P2.max(axis=0)
+        after = np.roll(outline_P2, -1, axis=0)
+        area = abs(float((outline_P2[:, 0] * after[:, 1] - outline_P2[:, 1] * after[:, 0]).sum())) / 2
+        yield {
+            "category_id": shape.number,
+            "bbox": [*low.tolist(), *np.round(high - low, 2).tolist()],
+            "area": round(area, 2),
+            "iscrowd": 0,
+            "segmentation": [outline_P2.reshape(-1).tolist()],
+            "keypoints": _keypoints(shape, placed[number + 1 :], size),
+        }
+
+
+def _keypoints(shape: Placed, later: list[Placed], size: int) -> list[float]:
+    values: list[float] = []
+    for corner in shape.form.keypoints.values():
+        x, y = (shape.centre if corner is None else shape.points_P2[corner]).tolist()
+        if not (0 <= x < size and 0 <= y < size):
+            values += [0.0, 0.0, 0.0]
+            continue
+        hidden = any(other.cover_HW[int(y), int(x)] > 0.5 for other in later)
+        values += [round(x - 0.5, 2), round(y - 0.5, 2), 1.0 if hidden else 2.0]
+    return values
+
+
+# -- paint --
+
+
+def _painted(grid_2HW: Real, colour: Real, contrast: float, scale: float, random: Random) -> Real:
+    """A texture of two colours around `colour`, `contrast` apart per channel, with marks of about a quarter of `scale`, [H, W, 3]."""
+    texture = TEXTURES[int(random.integers(len(TEXTURES)))]
+    angle = random.uniform(0, math.pi)
+    along_HW = math.cos(angle) * grid_2HW[0] + math.sin(angle) * grid_2HW[1]
+    across_HW = math.cos(angle) * grid_2HW[1] - math.sin(angle) * grid_2HW[0]
+    mix_HW = texture(along_HW, across_HW, scale * random.uniform(0.15, 0.35), random)
+    difference = contrast * random.choice([-1.0, 1.0], 3) * random.uniform(0.3, 1, 3)
+    return colour + (mix_HW[..., None] - 0.5) * difference
+
+
+def _stripes(along_HW: Real, across_HW: Real, period: float, random: Random) -> Real:
+    """Soft-edged stripes across `along`, 0..1."""
+    phase_HW = np.abs((along_HW / period) % 1 - 0.5)
+    return np.clip((phase_HW - 0.25) * period + 0.5, 0, 1)
+
+
+def _checks(along_HW: Real, across_HW: Real, period: float, random: Random) -> Real:
+    one_HW, two_HW = _stripes(along_HW, across_HW, period, random), _stripes(across_HW, along_HW, period, random)
+    return one_HW + two_HW - 2 * one_HW * two_HW
+
+
+def _dots(along_HW: Real, across_HW: Real, period: float, random: Random) -> Real:
+    distance_HW = np.sqrt(((along_HW / period) % 1 - 0.5) ** 2 + ((across_HW / period) % 1 - 0.5) ** 2) * period
+    return np.clip(0.32 * period - distance_HW + 0.5, 0, 1)
+
+
+def _ramp(along_HW: Real, across_HW: Real, period: float, random: Random) -> Real:
+    """One slope over the whole."""
+    return np.clip(along_HW / (8 * period) + 0.5, 0, 1)
+
+
+def _clouds(along_HW: Real, across_HW: Real, period: float, random: Random) -> Real:
+    """Values of a random lattice, joined smoothly."""
+    lattice = random.uniform(0, 1, (16, 16))
+    x_HW, y_HW = along_HW / period, across_HW / period
+    left_HW, top_HW = np.floor(x_HW).astype(int), np.floor(y_HW).astype(int)
+    u_HW, v_HW = x_HW - left_HW, y_HW - top_HW
+    u_HW, v_HW = u_HW * u_HW * (3 - 2 * u_HW), v_HW * v_HW * (3 - 2 * v_HW)
+    a, b = lattice[top_HW % 16, left_HW % 16], lattice[top_HW % 16, (left_HW + 1) % 16]
+    c, d = lattice[(top_HW + 1) % 16, left_HW % 16], lattice[(top_HW + 1) % 16, (left_HW + 1) % 16]
+    return a + (b - a) * u_HW + (c + (d - c) * u_HW - a - (b - a) * u_HW) * v_HW
+
+
+TEXTURES: tuple[Callable[[Real, Real, float, Random], Real], ...] = (_stripes, _checks, _dots, _ramp, _clouds)
+
+
+def _contrasting(ground: Real, random: Random) -> Real:
+    """A colour that stands out from the ground's mean colour."""
+    for _ in range(_TRIES):
+        colour = random.uniform(30, 225, 3)
+        if np.abs(colour - ground).sum() >= 140:
+            return colour
+    return 255 - ground
+
+
+def _png(pixels_HW3: NDArray[np.uint8]) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(pixels_HW3).save(buffer, "PNG", compress_level=2)
+    return buffer.getvalue()

@@ -1,0 +1,51 @@
+"""Settings of quantization, export and the parity gate. No torch, no ONNX."""
+
+from typing import Literal
+
+from pipeline.errors import ConfigError
+from pipeline.schema import schema
+
+
+@schema
+class QuantizeConfig:
+    """How activations' ranges are found and which convolutions become INT8."""
+
+    pictures: int
+    """Training pictures that the calibration looks at, drawn by the seed."""
+    calibrator: Literal["minmax", "entropy", "percentile"]
+    """How a tensor's range is taken from what was seen."""
+    per_channel: bool
+    """One scale per output channel of a weight instead of one per tensor."""
+    reduce_range: bool
+    """7-bit weights: needed where the CPU has no VNNI, because 8-bit products saturate there."""
+    float_layers: tuple[str, ...]
+    """Convolutions that stay in float, by the beginning of their weight's name; the first convolution always does."""
+    opset: int
+    """Version of the ONNX operator set."""
+
+    def __post_init__(self) -> None:
+        if self.pictures < 1:
+            raise ConfigError("quantize.pictures", self.pictures, "must be at least 1; 64 suits most data")
+        if self.opset < 20:
+            raise ConfigError("quantize.opset", self.opset, "must be at least 20")
+
+
+@schema
+class Gate:
+    """What the exported files must hold on the validation split, or the stage fails."""
+
+    fp32_ap: float
+    """Largest loss of box AP of the float file against torch, in 0..1."""
+    int8_ap: float
+    """Largest loss of box AP of the INT8 file against torch, in 0..1."""
+
+
+@schema
+class ExportConfig:
+    """The gate, and what the page shows."""
+
+    gate: Gate
+    batch: int
+    """Pictures per run of the exported files while they are compared."""
+    pictures: int
+    """Pictures of the report that show the three files' boxes side by side."""

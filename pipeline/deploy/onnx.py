@@ -1,0 +1,80 @@
+"""One ONNX graph of the whole detector: dynamic batch and size, standard operators only."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import ops_cuda
+from pipeline.detector.detector import Detector
+from pipeline.structures import Images
+
+INPUTS = ("pixels", "sizes")
+OUTPUTS = ("boxes", "scores", "labels", "count")
+TRACED_SIDE = 160
+"""Side in pixels of the picture that is traced; it does not bind the file, and a small one traces faster."""
+
+
+class WholeGraph(nn.Module):
+    """`detect` between plain tensors: pixels uint8 [N, 3, H, W], sizes int64 [N, 2] -> boxes, scores, labels, count.
+
+    The detector's parts hang directly below it, so that the file's tensors have the names of the detector's parameters.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        for name, part in detector.named_children():
+            self.add_module(name, part)
+        self._detect = [detector.detect]  # in a list: a module here would be a second path to every parameter
+
+    def forward(self, pixels_N3HW: Tensor, sizes_N2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """boxes [N, D, 4], scores [N, D], labels [N, D], count [N]."""
+        found = self._detect[0](Images(pixels_N3HW, sizes_N2))
+        return found.boxes_ND4, found.scores_ND, found.labels_ND, found.count_N
+
+
+def export_onnx(detector: Detector, path: Path, opset: int) -> None:
+    """Trace `detector` (on CPU, put into evaluation mode) and write it to `path`.
+
+    The batch is free, and so are height and width as long as they are multiples of the detector's divisor.
+    """
+    divisor = detector.divisor
+    height, width = max(2, TRACED_SIDE // divisor) * divisor, max(2, TRACED_SIDE // divisor + 1) * divisor
+    pixels_N3HW = torch.zeros(2, 3, height, width, dtype=torch.uint8)
+    sizes_N2 = torch.tensor([[height, width], [height - 1, width - 1]])
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    # A smallest size above one cell keeps the tracer from specialising shapes of the coarsest level.
+    rows, columns = (torch.export.Dim(name, min=2, max=512) * divisor for name in ("rows", "columns"))
+    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            WholeGraph(detector.eval()),
+            (pixels_N3HW, sizes_N2),
+            dynamo=True,
+            opset_version=opset,
+            input_names=INPUTS,
+            output_names=OUTPUTS,
+            dynamic_shapes=({0: batch, 2: rows, 3: columns}, {0: batch}),
+            custom_translation_table=ops_cuda.onnx_translations(),
+            verbose=False,
+        )
+    assert program is not None
+    program.save(str(path))
+
+
+class _quiet:
+    """Silences the named loggers' warnings while the block runs: the tracer prints hundreds of lines of its own concerns."""
+
+    def __init__(self, *names: str) -> None:
+        self.loggers = [logging.getLogger(name) for name in names]
+
+    def __enter__(self) -> None:
+        self.levels = [logger.level for logger in self.loggers]
+        for logger in self.loggers:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        for logger, level in zip(self.loggers, self.levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,47 @@
+"""Padded rows, and dropping them where that is free: in eager runs on the CPU."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a padded [N, S] batch laid end to end as M rows: all of them, or only the real ones."""
+
+    valid_NS: Tensor
+    kept_M: Tensor | None
+    """Flat positions of the rows that are left; None when all are."""
+
+    def take(self, values_NSx: Tensor) -> Tensor:
+        """[M, ...] from [N, S, ...]."""
+        flat = values_NSx.flatten(0, 1)
+        return flat if self.kept_M is None else flat.index_select(0, self.kept_M)
+
+    def spread(self, values_Mx: Tensor) -> Tensor:
+        """[N, S, ...] from [M, ...]; dropped rows are zero."""
+        shape = (*self.valid_NS.shape, *values_Mx.shape[1:])
+        if self.kept_M is None:
+            return values_Mx.reshape(shape)
+        flat = values_Mx.new_zeros((self.valid_NS.numel(), *values_Mx.shape[1:]))
+        return flat.index_copy(0, self.kept_M, values_Mx).view(shape)
+
+    def image(self) -> Tensor:
+        """Image index [M] of each row."""
+        images = self.valid_NS.shape[0]
+        return self.take(torch.arange(images, device=self.valid_NS.device).unsqueeze(1).expand_as(self.valid_NS))
+
+    def valid(self) -> Tensor:
+        """bool [M]: the row is real."""
+        return self.take(self.valid_NS)
+
+
+def compact(valid_NS: Tensor, enabled: bool = True) -> Rows:
+    """The rows to work on. Padding is dropped in eager CPU runs only; CUDA and traced graphs keep it and stay free of host waits.
+
+    A head's results do not depend on it: `spread` gives the same values in real rows.
+    """
+    eager = type(valid_NS) is Tensor and valid_NS.device.type == "cpu" and not torch.compiler.is_compiling()
+    kept_M = torch.nonzero(valid_NS.flatten()).squeeze(1) if enabled and eager else None
+    return Rows(valid_NS, kept_M)

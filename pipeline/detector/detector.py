@@ -1,0 +1,41 @@
+"""What every detector is to the rest of the line: losses to train with, detections to use."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.detector.fpn import FPN
+from pipeline.detector.losses import Losses
+from pipeline.detector.pixels import Pixels
+from pipeline.structures import Detections, Images, Targets
+
+
+class Detector(nn.Module, ABC):
+    """Pixels, backbone, and heads of the subclass. Neither entry point waits for the device or loops over images."""
+
+    def __init__(self, pixels: Pixels, backbone: FPN) -> None:
+        super().__init__()
+        self.pixels, self.backbone = pixels, backbone
+
+    @property
+    def divisor(self) -> int:
+        """Height and width of a batch must be multiples of it."""
+        return self.backbone.divisor
+
+    @abstractmethod
+    def losses(self, images: Images, targets: Targets, generator: torch.Generator | None = None) -> Losses:
+        """Training losses. Random draws come from `generator` (on the model's device), torch's own when None."""
+
+    @abstractmethod
+    def detect(self, images: Images) -> Detections:
+        """Detections in the network's frame, by falling score; for the pictures' own frame see `postprocess`."""
+
+    def forward(self, images: Images, targets: Targets, generator: torch.Generator | None = None) -> Losses:
+        """`losses`, for wrappers that call the module itself (DistributedDataParallel)."""
+        return self.losses(images, targets, generator)
+
+    def features(self, images: Images) -> dict[str, Tensor]:
+        """Pyramid features by level name."""
+        features: dict[str, Tensor] = self.backbone(self.pixels(images))
+        return features

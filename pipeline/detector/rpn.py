@@ -1,0 +1,178 @@
+"""Region proposal network (Ren et al. 2015). Parameter names equal those of Detectron2 checkpoints."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ops_cuda import match_boxes, nms
+from pipeline.detector.anchors import AnchorGenerator
+from pipeline.detector.box_coding import BoxCoder, clip_boxes, is_larger
+from pipeline.detector.losses import BoxLoss, Losses, finite_rows
+from pipeline.detector.sampling import Sampler, take_rows
+from pipeline.structures import Targets
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """How boxes are assigned to truths: arguments of `ops_cuda.match_boxes`."""
+
+    thresholds: tuple[float, ...]
+    labels: tuple[int, ...]
+    low_quality: bool
+
+    def __call__(self, boxes_NA4: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Truth index [N, A] and label [N, A] of boxes [N or 1, A, 4]."""
+        valid_NG = targets.labels_NG >= 0
+        return match_boxes(boxes_NA4, targets.boxes_NG4, valid_NG, self.thresholds, self.labels, self.low_quality)
+
+
+@dataclass(frozen=True, slots=True)
+class Proposals:
+    """Boxes [N, P, 4] worth a second look, by falling logit [N, P]; padding has valid False, box 0 and logit 0."""
+
+    boxes_NP4: Tensor
+    logits_NP: Tensor
+    valid_NP: Tensor
+    finite_N: Tensor
+    """bool: False where the network gave a non-finite value among the image's best proposals (those rows are dropped)."""
+
+
+class RPNHead(nn.Module):
+    """Shared 3x3 convolutions, then objectness and deltas per anchor. `convs` are output channels, -1 keeps the input's."""
+
+    def __init__(self, channels: int, anchors_per_cell: int, convs: Sequence[int]) -> None:
+        super().__init__()
+        widths = [channels]
+        for wanted in convs:
+            widths.append(widths[-1] if wanted == -1 else wanted)
+        layers = [nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False)]
+        # One convolution is `conv`, several are `conv.conv0`, `conv.conv1`, ...: the reference's names.
+        named = OrderedDict((f"conv{number}", layer) for number, layer in enumerate(layers))
+        self.conv: nn.Module = layers[0] if len(layers) == 1 else nn.Sequential(named)
+        self.objectness_logits = nn.Conv2d(widths[-1], anchors_per_cell, 1)
+        self.anchor_deltas = nn.Conv2d(widths[-1], anchors_per_cell * 4, 1)
+        for layer in (*layers, self.objectness_logits, self.anchor_deltas):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Logits [N, A] and deltas [N, A, 4] per level, in the anchors' order."""
+        logits, deltas = [], []
+        for x_NCHW in features:
+            for layer in self.conv if isinstance(self.conv, nn.Sequential) else (self.conv,):
+                x_NCHW = functional.relu(layer(x_NCHW))
+            logits.append(self.objectness_logits(x_NCHW).permute(0, 2, 3, 1).flatten(1))
+            deltas.append(per_anchor(self.anchor_deltas(x_NCHW), 4))
+        return logits, deltas
+
+
+def per_anchor(x_NCHW: Tensor, values: int) -> Tensor:
+    """[N, H * W * anchors, values] from an anchor-major map [N, anchors * values, H, W]."""
+    n, channels, height, width = x_NCHW.shape
+    x = x_NCHW.reshape(n, channels // values, values, height, width).permute(0, 3, 4, 1, 2)
+    return x.reshape(n, height * width * (channels // values), values)
+
+
+class RPN(nn.Module):
+    """Head, anchors and the rules for proposals and losses."""
+
+    def __init__(
+        self,
+        head: RPNHead,
+        anchors: AnchorGenerator,
+        *,
+        levels: Sequence[str],
+        matching: Matching,
+        sampler: Sampler,
+        coder: BoxCoder,
+        box_loss: BoxLoss,
+        loss_weight: float,
+        keep_train: tuple[int, int],
+        keep_test: tuple[int, int],
+        nms_threshold: float,
+        min_size: float,
+    ) -> None:
+        super().__init__()
+        self.rpn_head, self.anchors = head, anchors
+        self.levels = tuple(levels)
+        self.matching, self.sampler, self.coder, self.box_loss = matching, sampler, coder, box_loss
+        self.loss_weight = loss_weight
+        self.keep_train, self.keep_test = keep_train, keep_test
+        self.nms_threshold, self.min_size = nms_threshold, min_size
+
+    def detect(self, features: dict[str, Tensor], sizes_N2: Tensor) -> Proposals:
+        """Proposals by the test-time limits."""
+        maps = [features[level] for level in self.levels]
+        logits, deltas = self.rpn_head(maps)
+        return self._propose(self.anchors(maps), logits, deltas, sizes_N2, self.keep_test)
+
+    def losses(
+        self, features: dict[str, Tensor], sizes_N2: Tensor, targets: Targets, generator: torch.Generator | None
+    ) -> tuple[Proposals, Losses]:
+        """Proposals by the training limits (no gradient) and the RPN's losses."""
+        maps = [features[level] for level in self.levels]
+        logits, deltas = self.rpn_head(maps)
+        anchors = self.anchors(maps)
+        with torch.no_grad():
+            proposals = self._propose(anchors, logits, deltas, sizes_N2, self.keep_train)
+        return proposals, self._loss(torch.cat(anchors), torch.cat(logits, 1), torch.cat(deltas, 1), targets, generator)
+
+    def _loss(
+        self, anchors_A4: Tensor, logits_NA: Tensor, deltas_NA4: Tensor, targets: Targets, generator: torch.Generator | None
+    ) -> Losses:
+        match_NA, label_NA = self.matching(anchors_A4.unsqueeze(0), targets)
+        drawn = self.sampler(label_NA, generator)
+        scale = 1 / (self.sampler.count * len(logits_NA))  # of the configured sample, however few there are
+        logits_NS, deltas_NS4 = drawn.take(logits_NA), drawn.take(deltas_NA4)
+        loss_NS = functional.binary_cross_entropy_with_logits(logits_NS, drawn.positive_NS.to(logits_NS.dtype), reduction="none")
+        truths_NS4 = take_rows(targets.boxes_NG4, drawn.take(match_NA))
+        box_loss = self.box_loss(self.coder, deltas_NS4, anchors_A4[drawn.index_NS], truths_NS4, drawn.positive_NS)
+        terms = {
+            "loss_rpn_cls": loss_NS.masked_fill(~drawn.valid_NS, 0).sum() * (scale * self.loss_weight),
+            "loss_rpn_loc": box_loss * scale,
+        }
+        positives = drawn.positive_NS.sum() / len(logits_NA)
+        negatives = drawn.valid_NS.sum() / len(logits_NA) - positives
+        counts = {"rpn/num_pos_anchors": positives, "rpn/num_neg_anchors": negatives}
+        return Losses(terms, finite_rows(logits_NA, deltas_NA4, targets.boxes_NG4), counts)
+
+    def _propose(
+        self, anchors: list[Tensor], logits: list[Tensor], deltas: list[Tensor], sizes_N2: Tensor, keep: tuple[int, int]
+    ) -> Proposals:
+        best_logits, best_boxes, numbers = [], [], []
+        for number, (anchors_A4, logits_NA, deltas_NA4) in enumerate(zip(anchors, logits, deltas, strict=True)):
+            logits_NK, index_NK = logits_NA.topk(torch.sym_min(keep[0], logits_NA.shape[1]), dim=1)
+            best_logits.append(logits_NK)
+            best_boxes.append(self.coder.decode(take_rows(deltas_NA4, index_NK), anchors_A4[index_NK]))
+            numbers.append(torch.full_like(index_NK, number))
+        boxes_NK4, logits_NK = torch.cat(best_boxes, 1), torch.cat(best_logits, 1)
+        return select_proposals(
+            boxes_NK4, logits_NK, torch.cat(numbers, 1), len(anchors), sizes_N2, self.nms_threshold, keep[1], self.min_size
+        )
+
+
+def select_proposals(
+    boxes_NK4: Tensor,
+    logits_NK: Tensor,
+    level_NK: Tensor,
+    levels: int,
+    sizes_N2: Tensor,
+    nms_threshold: float,
+    limit: int,
+    min_size: float,
+) -> Proposals:
+    """Drop non-finite rows, clip, drop small boxes, NMS within levels, then the best `limit` over all levels."""
+    finite_NK = torch.isfinite(boxes_NK4).all(dim=-1) & torch.isfinite(logits_NK)
+    boxes_NK4 = clip_boxes(boxes_NK4, sizes_N2)
+    usable_NK = finite_NK & is_larger(boxes_NK4, min_size)
+    groups_NK = torch.where(usable_NK, level_NK, torch.full_like(level_NK, -1))
+    index_NP, count_N = nms(boxes_NK4, logits_NK, groups_NK, levels, nms_threshold, limit)
+    valid_NP = torch.arange(limit, device=count_N.device) < count_N.unsqueeze(1)
+    index_NP = index_NP.clamp(min=0)
+    boxes_NP4 = take_rows(boxes_NK4, index_NP).masked_fill(~valid_NP.unsqueeze(-1), 0)
+    logits_NP = take_rows(logits_NK, index_NP).masked_fill(~valid_NP, 0)
+    return Proposals(boxes_NP4, logits_NP, valid_NP, finite_NK.all(dim=1))

@@ -1,0 +1,103 @@
+"""Detectors on disk: a folder of weights.safetensors and model.json, read without executing anything."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.detector.build import build_detector
+from pipeline.detector.config import ModelConfig
+from pipeline.detector.detector import Detector
+from pipeline.errors import DataError
+from pipeline.files import read_json, write_json
+
+WEIGHTS, SETTINGS = "weights.safetensors", "model.json"
+
+
+class CategoryName(TypedDict):
+    """A class of the dataset; label k is the k-th of them."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A saved detector, in evaluation mode, with what it was built from."""
+
+    model: Detector
+    cfg: ModelConfig
+    categories: list[CategoryName]
+
+
+def save_detector(folder: Path, model: Detector, cfg: ModelConfig, categories: Sequence[CategoryName]) -> None:
+    """Write weights and settings into the existing `folder` (stage it: the two files are not one transaction)."""
+    from safetensors.torch import save_file
+
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / WEIGHTS)
+    write_json(folder / SETTINGS, {"model": asdict(cfg), "categories": [dict(c) for c in categories]})
+
+
+def load_detector(folder: Path) -> Loaded:
+    """The detector that `save_detector` wrote. DataError names the file, and every parameter that is missing or does not fit."""
+    import pydantic
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    settings = read_json(folder / SETTINGS)
+    if not isinstance(settings, dict) or not {"model", "categories"} <= settings.keys():
+        raise DataError(folder / SETTINGS, "holds no detector: keys model and categories are missing", "run `python -m pipeline train`")
+    try:
+        cfg = pydantic.TypeAdapter[ModelConfig](ModelConfig).validate_python(settings["model"])
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise DataError(folder / SETTINGS, f"model.{place}: {first['msg']}", "train again with this version") from error
+    model = build_detector(cfg, len(settings["categories"]))
+    if not (folder / WEIGHTS).exists():
+        raise DataError(folder / WEIGHTS, "no such file", "run `python -m pipeline train`")
+    try:
+        state = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise DataError(folder / WEIGHTS, f"not a safetensors file ({error})") from error
+    load_weights(model, state, folder / WEIGHTS)
+    return Loaded(model.eval(), cfg, settings["categories"])
+
+
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], place: object, may_miss: Iterable[str] = ()) -> None:
+    """Copy `state` into the module by name. DataError lists every parameter that is missing, unexpected or of another shape.
+
+    Names in `may_miss` keep their values when the file has none.
+    """
+    own, excused = module.state_dict(), set(may_miss)
+    wrong = [f"  missing: {name} {_shape(own[name])}" for name in own if name not in state and name not in excused]
+    wrong += [f"  unexpected: {name} {_shape(value)}" for name, value in state.items() if name not in own]
+    wrong += [
+        f"  wrong shape: {name} is {_shape(value)} in the file, {_shape(own[name])} in the model"
+        for name, value in state.items()
+        if name in own and own[name].shape != value.shape
+    ]
+    if wrong:
+        raise DataError(place, f"{len(wrong)} parameters do not fit this model\n" + "\n".join(wrong))
+    module.load_state_dict(dict(state), strict=False)
+
+
+def transient_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that a checkpoint of training needs and `state_dict` leaves out (such as RetinaNet's running mean)."""
+    kept = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name not in kept}
+
+
+def load_transient_buffers(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Put `transient_buffers` back, in place."""
+    with torch.no_grad():
+        for name, buffer in transient_buffers(model).items():
+            buffer.copy_(values[name])
+
+
+def _shape(value: Tensor) -> str:
+    return str(list(value.shape))

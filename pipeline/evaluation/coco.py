@@ -1,0 +1,327 @@
+"""COCO's box metrics: the twelve numbers, every class, and precision-recall curves.
+
+Two engines fill the same tables: hotcoco (Rust, a hundred times faster) for daily work, pycocotools as the judge. What is read
+off the tables is one piece of code, held to pycocotools' own summary by the tests. Source: cocodataset.org/#detection-eval.
+"""
+
+import contextlib
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.dataset import Split
+from pipeline.errors import DataError
+from pipeline.evaluation.inference import Predictions
+
+Engine = Literal["hotcoco", "pycocotools"]
+Floats = NDArray[np.float64]
+
+RECALLS_R: Floats = np.linspace(0, 1, 101)
+"""The recall points at which COCO reads precision."""
+ALL, SMALL, MEDIUM, LARGE = range(4)
+"""Places of the area ranges; their borders are 32^2 and 96^2 square pixels."""
+IOU_50, IOU_75 = 0, 5
+"""Places of IoU 0.50 and 0.75 among 0.50, 0.55 ... 0.95."""
+
+
+class CategoryLike(Protocol):
+    """What evaluation needs of a class."""
+
+    @property
+    def id(self) -> int:
+        """Category id in the labels."""
+
+    @property
+    def name(self) -> str:
+        """Name for people."""
+
+
+@dataclass(slots=True)
+class BoxTruth:
+    """The labels to measure against: A boxes on I pictures, K classes in ascending category id."""
+
+    image_ids_I: NDArray[np.int64]
+    """All pictures, those without a label too: a detection there counts as false."""
+    image_ids_A: NDArray[np.int64]
+    category_ids_A: NDArray[np.int64]
+    boxes_A4: Floats
+    """(x1, y1, x2, y2) in pixels."""
+    area_A: Floats
+    """Decides between small, medium and large; the label's own (for COCO the mask's), else the box's."""
+    crowd_A: NDArray[np.bool_]
+    """Counts neither as found nor as missed, and may match any number of detections."""
+    category_ids_K: NDArray[np.int64]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, split: Split, categories: Sequence[CategoryLike]) -> "BoxTruth":
+        """The labels of `split` that evaluation can use: on one of its pictures, of a known class, with a finite box.
+
+        A label marked `ignore` (VOC's difficult objects) is taken as crowd. DataError when two pictures share an id.
+        """
+        ids, counts = np.unique(split.images.ids_I, return_counts=True)
+        if (counts > 1).any():
+            raise DataError(
+                split.name, f"image id {ids[counts > 1][0]} stands for several pictures", "run: python -m pipeline validate"
+            )
+        table = split.annotations
+        ordered = sorted(categories, key=lambda category: category.id)
+        known_A = np.isin(table.category_A, [category.id for category in ordered])
+        rows = np.flatnonzero((table.image_A >= 0) & known_A & np.isfinite(table.boxes_A4).all(axis=1))
+        boxes_A4 = table.boxes_A4[rows].astype(np.float64)
+        ignored_A = np.array([bool(table.extra.get(row, {}).get("ignore", 0)) for row in rows.tolist()], bool)
+        stated_A = table.area_A[rows].astype(np.float64)
+        return cls(
+            image_ids_I=split.images.ids_I.astype(np.int64),
+            image_ids_A=split.images.ids_I[table.image_A[rows]].astype(np.int64),
+            category_ids_A=table.category_A[rows].astype(np.int64),
+            boxes_A4=boxes_A4,
+            area_A=np.where(np.isfinite(stated_A), stated_A, _area(boxes_A4)),
+            crowd_A=table.crowd_A[rows] | ignored_A,
+            category_ids_K=np.array([category.id for category in ordered], np.int64),
+            names=tuple(category.name for category in ordered),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMetrics:
+    """One class; -1 stands for undefined: the class has no truth (of that size)."""
+
+    name: str
+    truths: int
+    """Labels that count (crowd left out)."""
+    detections: int
+    ap: float
+    ap50: float
+    ap75: float
+    small: float
+    medium: float
+    large: float
+    recall: float
+    """Largest recall, averaged over the IoU thresholds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Precision at the 101 recall points, of one class or of the mean over the classes that have truth."""
+
+    name: str
+    iou50_R: Floats
+    iou75_R: Floats
+    mean_R: Floats
+    """Averaged over the ten IoU thresholds."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoxMetrics:
+    """What one evaluation says about boxes. -1 stands for undefined."""
+
+    numbers: dict[str, float]
+    """The twelve numbers, in COCO's order: bbox/AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl."""
+    classes: tuple[ClassMetrics, ...]
+    mean: Curve
+    curves: tuple[Curve, ...]
+    """One per class that has truth, in class order."""
+
+    @property
+    def per_class(self) -> dict[str, float]:
+        """AP by class name, of the classes that have truth."""
+        return {one.name: one.ap for one in self.classes if one.ap >= 0}
+
+    def flat(self) -> dict[str, float]:
+        """For metrics.json: the twelve numbers and bbox/AP/<class>; undefined values are left out."""
+        defined = {name: value for name, value in self.numbers.items() if value >= 0}
+        return defined | {f"bbox/AP/{name}": value for name, value in self.per_class.items()}
+
+
+def evaluate_boxes(
+    truth: Split, categories: Sequence[CategoryLike], predictions: Predictions, engine: Engine, max_detections: int = 100
+) -> BoxMetrics:
+    """COCO's box metrics of `predictions` on the labels of `truth`.
+
+    The best `max_detections` (10 or more; COCO's is 100) of each picture and class count; ties keep the order of the rows.
+    Raises DataError for labels that cannot be measured against (see BoxTruth.of), ValueError for predictions on unknown
+    pictures or of unknown categories.
+    """
+    return measure(BoxTruth.of(truth, categories), predictions, engine, max_detections)
+
+
+def measure(truth: BoxTruth, predictions: Predictions, engine: Engine, max_detections: int = 100) -> BoxMetrics:
+    """`evaluate_boxes` on columns."""
+    strangers = np.setdiff1d(predictions.image_ids_D, truth.image_ids_I)
+    unknown = np.setdiff1d(predictions.category_ids_D, truth.category_ids_K)
+    if len(strangers) or len(unknown):
+        raise ValueError(
+            f"predictions on pictures {strangers[:5].tolist()} or of categories {unknown[:5].tolist()} that the split has not"
+        )
+    if not len(truth.image_ids_I) or not len(truth.names):
+        tables = _empty_tables(len(truth.names))
+    else:
+        tables = ENGINES[engine](truth, predictions, [1, 10, max_detections])
+    return _read_off(truth, predictions, tables, max_detections)
+
+
+@dataclass(slots=True)
+class _Tables:
+    """What an engine accumulates; -1 where there is no truth.
+
+    T: IoU thresholds, R: recall points, K: classes, S: area ranges, M: limits on detections.
+    """
+
+    precision_TRKSM: Floats
+    recall_TKSM: Floats
+
+
+def _empty_tables(classes: int) -> _Tables:
+    return _Tables(np.full((10, 101, classes, 4, 3), -1.0), np.full((10, classes, 4, 3), -1.0))
+
+
+def _hotcoco(truth: BoxTruth, predictions: Predictions, limits: list[int]) -> _Tables:
+    from hotcoco import COCO, COCOeval
+
+    labels = COCO.from_arrays(
+        [{"id": image_id, "width": 0, "height": 0} for image_id in truth.image_ids_I.tolist()],
+        _categories(truth),
+        truth.image_ids_A,
+        truth.category_ids_A,
+        _xywh(truth.boxes_A4),
+        ids=np.arange(1, len(truth.area_A) + 1),  # both engines take id 0 for "no match", or differ over it
+        area=truth.area_A,
+        iscrowd=truth.crowd_A.astype(np.int64),
+    )
+    columns = (predictions.image_ids_D, _xywh(predictions.boxes_D4), predictions.scores_D, predictions.category_ids_D)
+    results = labels.loadRes(np.column_stack([np.asarray(column, np.float64) for column in columns]))
+    evaluation = COCOeval(labels, results, "bbox")
+    evaluation.params.max_dets = limits
+    return _accumulated(evaluation)
+
+
+def _pycocotools(truth: BoxTruth, predictions: Predictions, limits: list[int]) -> _Tables:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    header = {"images": [{"id": image_id} for image_id in truth.image_ids_I.tolist()], "categories": _categories(truth)}
+    labels, results = COCO(), COCO()
+    labels.dataset = header | {
+        "annotations": _records(
+            truth.image_ids_A, truth.category_ids_A, truth.boxes_A4, area=truth.area_A, iscrowd=truth.crowd_A.astype(int)
+        )
+    }
+    area_D = _area(predictions.boxes_D4)
+    crowd_D = np.zeros(len(area_D), int)
+    results.dataset = header | {
+        "annotations": _records(
+            predictions.image_ids_D,
+            predictions.category_ids_D,
+            predictions.boxes_D4,
+            area=area_D,
+            iscrowd=crowd_D,
+            score=predictions.scores_D,
+        )
+    }
+    with contextlib.redirect_stdout(io.StringIO()):  # it has no quiet mode
+        labels.createIndex()
+        results.createIndex()
+        evaluation = COCOeval(labels, results, "bbox")
+        evaluation.params.maxDets = limits
+        return _accumulated(evaluation)
+
+
+ENGINES = {"hotcoco": _hotcoco, "pycocotools": _pycocotools}
+
+
+def _accumulated(evaluation: Any) -> _Tables:
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return _Tables(np.asarray(evaluation.eval["precision"], np.float64), np.asarray(evaluation.eval["recall"], np.float64))
+
+
+def _categories(truth: BoxTruth) -> list[dict[str, Any]]:
+    return [{"id": number, "name": name} for number, name in zip(truth.category_ids_K.tolist(), truth.names, strict=True)]
+
+
+def _records(
+    image_ids_A: NDArray[np.int64], category_ids_A: NDArray[np.int64], boxes_A4: Floats, **columns: NDArray[Any]
+) -> list[dict[str, Any]]:
+    """Columns as pycocotools' dictionaries, ids from 1."""
+    named = {"image_id": image_ids_A, "category_id": category_ids_A, "bbox": _xywh(boxes_A4), **columns}
+    listed = {name: column.tolist() for name, column in named.items()}
+    return [{"id": row + 1} | {name: column[row] for name, column in listed.items()} for row in range(len(boxes_A4))]
+
+
+def _xywh(boxes_A4: Floats) -> Floats:
+    return np.concatenate([boxes_A4[:, :2], boxes_A4[:, 2:] - boxes_A4[:, :2]], axis=1)
+
+
+def _area(boxes_A4: Floats) -> Floats:
+    return (boxes_A4[:, 2] - boxes_A4[:, 0]) * (boxes_A4[:, 3] - boxes_A4[:, 1])
+
+
+def _read_off(truth: BoxTruth, predictions: Predictions, tables: _Tables, max_detections: int) -> BoxMetrics:
+    precision_TRKS, recall_TKSM = tables.precision_TRKSM[..., -1], tables.recall_TKSM
+    ap = {
+        "AP": precision_TRKS[..., ALL],
+        "AP50": precision_TRKS[IOU_50, ..., ALL],
+        "AP75": precision_TRKS[IOU_75, ..., ALL],
+        "APs": precision_TRKS[..., SMALL],
+        "APm": precision_TRKS[..., MEDIUM],
+        "APl": precision_TRKS[..., LARGE],
+    }
+    ar = {
+        "AR1": recall_TKSM[..., ALL, 0],
+        "AR10": recall_TKSM[..., ALL, 1],
+        f"AR{max_detections}": recall_TKSM[..., ALL, 2],
+        "ARs": recall_TKSM[..., SMALL, 2],
+        "ARm": recall_TKSM[..., MEDIUM, 2],
+        "ARl": recall_TKSM[..., LARGE, 2],
+    }
+    return BoxMetrics(
+        numbers={f"bbox/{name}": _mean(values) for name, values in (ap | ar).items()},
+        classes=tuple(_class_metrics(truth, predictions, tables, place, name) for place, name in enumerate(_unique_names(truth))),
+        mean=_curve("mean", precision_TRKS[..., ALL]),
+        curves=tuple(
+            _curve(name, precision_TRKS[:, :, [place], ALL])
+            for place, name in enumerate(_unique_names(truth))
+            if (precision_TRKS[:, :, place, ALL] > -1).any()
+        ),
+    )
+
+
+def _class_metrics(truth: BoxTruth, predictions: Predictions, tables: _Tables, place: int, name: str) -> ClassMetrics:
+    precision_TRS, number = tables.precision_TRKSM[:, :, place, :, -1], truth.category_ids_K[place]
+    return ClassMetrics(
+        name=name,
+        truths=int(((truth.category_ids_A == number) & ~truth.crowd_A).sum()),
+        detections=int((predictions.category_ids_D == number).sum()),
+        ap=_mean(precision_TRS[..., ALL]),
+        ap50=_mean(precision_TRS[IOU_50, :, ALL]),
+        ap75=_mean(precision_TRS[IOU_75, :, ALL]),
+        small=_mean(precision_TRS[..., SMALL]),
+        medium=_mean(precision_TRS[..., MEDIUM]),
+        large=_mean(precision_TRS[..., LARGE]),
+        recall=_mean(tables.recall_TKSM[:, place, ALL, -1]),
+    )
+
+
+def _unique_names(truth: BoxTruth) -> list[str]:
+    """Class names; where two categories share one, their ids tell them apart."""
+    times = Counter(truth.names)
+    return [f"{n} #{i}" if times[n] > 1 else n for n, i in zip(truth.names, truth.category_ids_K.tolist(), strict=True)]
+
+
+def _mean(values: Floats) -> float:
+    """Mean over the defined values, -1 when none is."""
+    defined = values[values > -1]
+    return float(np.mean(defined)) if len(defined) else -1.0
+
+
+def _curve(name: str, precision_TRK: Floats) -> Curve:
+    """A class without truth is -1 in every cell; one with truth in none."""
+    defined_TRK = precision_TRK[:, :, (precision_TRK > -1).all(axis=(0, 1))]
+    mean_TR = defined_TRK.mean(axis=2) if defined_TRK.shape[2] else np.full(defined_TRK.shape[:2], -1.0)
+    return Curve(name, mean_TR[IOU_50], mean_TR[IOU_75], mean_TR.mean(axis=0))

@@ -1,0 +1,148 @@
+"""Run a detector over a split, whatever runs it: torch, or an ONNX file, behind one small contract."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.dataset import Split
+from pipeline.predict.postprocess import RawDetections, to_picture
+from pipeline.predict.preprocess import Input, Pixels, prepare, read_image, stack
+
+if TYPE_CHECKING:
+    from torch import nn
+
+READERS = 2
+"""Pictures decoded ahead while the detector works; decoding leaves Python's lock."""
+
+
+class Backend(Protocol):
+    """A detector as a function of numpy arrays: pixels uint8 [N, 3, H, W] and sizes int64 [N, 2] to detections."""
+
+    def __call__(self, pixels_N3HW: Pixels, sizes_N2: NDArray[np.int64]) -> RawDetections:
+        """Detections of one batch, in the network's frame."""
+
+
+@dataclass(slots=True)
+class Predictions:
+    """Detections over pictures, one row each (D in all), picture by picture in falling score order."""
+
+    image_ids_D: NDArray[np.int64]
+    boxes_D4: NDArray[np.float64]
+    """(x1, y1, x2, y2) in pixels of the stored picture."""
+    scores_D: NDArray[np.float64]
+    category_ids_D: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.scores_D)
+
+    def of(self, image_id: int) -> "Predictions":
+        """The rows of one picture."""
+        rows = np.flatnonzero(self.image_ids_D == image_id)
+        return Predictions(self.image_ids_D[rows], self.boxes_D4[rows], self.scores_D[rows], self.category_ids_D[rows])
+
+    def to_coco(self) -> list[dict[str, Any]]:
+        """COCO's results format: [{image_id, category_id, bbox [x, y, w, h], score}]; boxes to 1/1000 pixel, scores to 1e-6."""
+        xywh_D4 = np.concatenate([self.boxes_D4[:, :2], self.boxes_D4[:, 2:] - self.boxes_D4[:, :2]], axis=1).round(3).tolist()
+        columns = zip(
+            self.image_ids_D.tolist(), self.category_ids_D.tolist(), xywh_D4, self.scores_D.round(6).tolist(), strict=True
+        )
+        return [{"image_id": i, "category_id": c, "bbox": b, "score": s} for i, c, b, s in columns]
+
+
+class TorchBackend:
+    """A detector module as a backend. The module is left in the mode (train or eval) that it was in."""
+
+    def __init__(self, model: "nn.Module", device: str) -> None:
+        self.model, self.device = model, device
+
+    def __call__(self, pixels_N3HW: Pixels, sizes_N2: NDArray[np.int64]) -> RawDetections:
+        """Detections of one batch, computed on the device without gradients."""
+        import torch
+
+        from pipeline.structures import Images
+
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.inference_mode():
+                images = Images(torch.from_numpy(pixels_N3HW), torch.from_numpy(sizes_N2)).to(self.device)
+                found = self.model.detect(images).to("cpu")  # type: ignore[operator]
+        finally:
+            self.model.train(training)
+        return {
+            "boxes": found.boxes_ND4.float().numpy(),
+            "scores": found.scores_ND.float().numpy(),
+            "labels": found.labels_ND.numpy(),
+            "count": found.count_N.numpy(),
+        }
+
+
+def predict_split(
+    backend: Backend,
+    split: Split,
+    input: Input,
+    divisor: int,
+    batch: int,
+    label_to_category: Sequence[int],
+    progress: Callable[[int, int], None] | None = None,
+    rows: Sequence[int] | None = None,
+) -> Predictions:
+    """Detections of every picture of `split` (or of its `rows`), in the order of the split.
+
+    Pictures are prepared as everywhere, batched `batch` at a time in the split's order, so equal inputs give equal bytes; class
+    `k` becomes category `label_to_category[k]`. `progress(done, total)` is told after each batch. DataError names a picture
+    that cannot be read.
+    """
+    chosen = list(range(len(split.images.ids_I))) if rows is None else list(rows)
+    categories = np.asarray(label_to_category, np.int64)
+    parts: list[Predictions] = []
+    done = 0
+    for batch_rows, images in _batches(split, chosen, batch):
+        pixels_N3HW, sizes_N2 = stack([prepare(image, input) for image in images], divisor)
+        raw = backend(pixels_N3HW, sizes_N2)
+        for place, (row, image) in enumerate(zip(batch_rows, images, strict=True)):
+            count = int(raw["count"][place])
+            boxes_D4, kept_D = to_picture(
+                raw["boxes"][place, :count],
+                (int(sizes_N2[place, 0]), int(sizes_N2[place, 1])),
+                (image.shape[0], image.shape[1]),
+            )
+            labels_D = raw["labels"][place, :count][kept_D]
+            ids = np.full(len(labels_D), int(split.images.ids_I[row]), np.int64)
+            scores_D = raw["scores"][place, :count][kept_D].astype(np.float64)
+            parts.append(Predictions(ids, boxes_D4.astype(np.float64), scores_D, categories[labels_D]))
+        done += len(images)
+        if progress is not None:
+            progress(done, len(chosen))
+    return _concatenate(parts)
+
+
+def _batches(split: Split, rows: Sequence[int], batch: int) -> Iterator[tuple[Sequence[int], list[Pixels]]]:
+    """Batches of decoded pictures, the next one being read while the caller works on this one."""
+
+    def read(batch_rows: Sequence[int]) -> list[Pixels]:
+        return list(pool.map(lambda row: read_image(split.path(row)), batch_rows))
+
+    groups = [rows[start : start + batch] for start in range(0, len(rows), batch)]
+    with ThreadPoolExecutor(READERS) as pool, ThreadPoolExecutor(1) as ahead:
+        upcoming = [ahead.submit(read, group) for group in groups[:1]]
+        for place, group in enumerate(groups):
+            images = upcoming.pop().result()
+            upcoming += [ahead.submit(read, later) for later in groups[place + 1 : place + 2]]
+            yield group, images
+
+
+def _concatenate(parts: Iterable[Predictions]) -> Predictions:
+    gathered = list(parts) or [
+        Predictions(np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)),
+    ]
+    return Predictions(
+        np.concatenate([part.image_ids_D for part in gathered]),
+        np.concatenate([part.boxes_D4 for part in gathered]),
+        np.concatenate([part.scores_D for part in gathered]),
+        np.concatenate([part.category_ids_D for part in gathered]),
+    )

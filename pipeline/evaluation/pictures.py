@@ -1,0 +1,117 @@
+"""The pictures that say most about a detector: rated one by one, drawn with truth beside detections."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.dataset import Split
+from pipeline.evaluation.coco import BoxTruth
+from pipeline.evaluation.inference import Predictions
+from pipeline.predict.draw import class_colour, draw_boxes
+from pipeline.predict.preprocess import Pixels, read_image, resize
+
+SHOWN_SIDE = 640
+"""Longer side of a picture on the sheet, in pixels; larger ones are shrunk to it."""
+GAP = 8
+"""White pixels between truth and detections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """How one picture went, at IoU 0.5 and one score threshold: a reader's figure, not COCO's."""
+
+    row: int
+    """Row in the split's image table."""
+    found: int
+    missed: int
+    false: int
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; 1 for a picture that has nothing and got nothing."""
+        wrong = self.missed + self.false
+        return 2 * self.found / (2 * self.found + wrong) if self.found or wrong else 1.0
+
+
+def rate_pictures(truth: BoxTruth, predictions: Predictions, score: float) -> list[Rating]:
+    """A rating of every picture, in the split's order, from detections whose score is at least `score`.
+
+    Within a class the best-scored detection takes the free truth that it overlaps most (IoU >= 0.5). Crowds are neither found nor
+    missed, and excuse detections that lie in them by half.
+    """
+    return [_rate(row, image_id, truth, predictions, score) for row, image_id in enumerate(truth.image_ids_I.tolist())]
+
+
+def worst_and_best(ratings: Sequence[Rating], count: int) -> tuple[list[Rating], list[Rating]]:
+    """Up to `count` pictures: the worst half, worst first, and the best half, best first. No picture is in both.
+
+    Among equal F1 the picture with more mistakes is worse, and the one with more found is better.
+    """
+    ordered = sorted(ratings, key=lambda rating: (rating.f1, -rating.missed - rating.false, rating.found, rating.row))
+    worst = ordered[: min((count + 1) // 2, (len(ordered) + 1) // 2)]
+    best = ordered[::-1][: min(count // 2, len(ordered) - len(worst))]
+    return worst, best
+
+
+def truth_beside_detections(
+    split: Split, truth: BoxTruth, predictions: Predictions, rating: Rating, score: float
+) -> tuple[Pixels, str]:
+    """One picture of the sheet, truth on the left and detections on the right, with its caption."""
+    image_id = int(truth.image_ids_I[rating.row])
+    labels = np.flatnonzero(truth.image_ids_A == image_id)
+    found = predictions.of(image_id)
+    shown = np.flatnonzero(found.scores_D >= score)
+    image = read_image(split.path(rating.row))
+    shrink = min(1.0, SHOWN_SIDE / max(image.shape[:2]))
+    small = resize(image, max(1, round(image.shape[0] * shrink)), max(1, round(image.shape[1] * shrink)))
+    places_A = np.searchsorted(truth.category_ids_K, truth.category_ids_A[labels]).tolist()
+    places_D = np.searchsorted(truth.category_ids_K, found.category_ids_D[shown]).tolist()
+    crowd_A = truth.crowd_A[labels].tolist()
+    left = draw_boxes(
+        small,
+        truth.boxes_A4[labels] * shrink,
+        [truth.names[place] + (" (crowd)" if crowd else "") for place, crowd in zip(places_A, crowd_A, strict=True)],
+        [class_colour(place) for place in places_A],
+    )
+    right = draw_boxes(
+        small,
+        found.boxes_D4[shown] * shrink,
+        [f"{truth.names[place]} {value:.2f}" for place, value in zip(places_D, found.scores_D[shown].tolist(), strict=True)],
+        [class_colour(place) for place in places_D],
+    )
+    gap = np.full((left.shape[0], GAP, 3), 255, np.uint8)
+    name = split.images.file_names[rating.row]
+    caption = f"{name}\nF1 {rating.f1:.2f}: {rating.found} found, {rating.missed} missed, {rating.false} false"
+    return np.concatenate([left, gap, right], axis=1), caption
+
+
+def _rate(row: int, image_id: int, truth: BoxTruth, predictions: Predictions, score: float) -> Rating:
+    labels = np.flatnonzero(truth.image_ids_A == image_id)
+    detections = predictions.of(image_id)
+    kept = np.flatnonzero(detections.scores_D >= score)
+    kept = kept[np.argsort(-detections.scores_D[kept], kind="stable")]
+    free_A = ~truth.crowd_A[labels]
+    inter_DA, iou_DA = _overlaps(detections.boxes_D4[kept], truth.boxes_A4[labels])
+    area_D = np.prod(detections.boxes_D4[kept, 2:] - detections.boxes_D4[kept, :2], axis=1)
+    same_DA = detections.category_ids_D[kept][:, None] == truth.category_ids_A[labels][None, :]
+    crowded_DA = same_DA & truth.crowd_A[labels][None, :] & (inter_DA >= 0.5 * area_D[:, None])
+    found = false = 0
+    for d in range(len(kept)):
+        iou_A = np.where(same_DA[d] & free_A, iou_DA[d], 0.0)
+        if len(iou_A) and iou_A.max() >= 0.5:
+            free_A[iou_A.argmax()] = False
+            found += 1
+        elif not crowded_DA[d].any():
+            false += 1
+    return Rating(row, found, int((~truth.crowd_A[labels]).sum()) - found, false)
+
+
+def _overlaps(boxes_D4: NDArray[np.float64], boxes_A4: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Intersections and IoU [D, A]; 0 where both boxes are empty."""
+    corner_DA2 = np.maximum(boxes_D4[:, None, :2], boxes_A4[None, :, :2])
+    inter_DA = np.clip(np.minimum(boxes_D4[:, None, 2:], boxes_A4[None, :, 2:]) - corner_DA2, 0, None).prod(axis=2)
+    area_D, area_A = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (boxes_D4, boxes_A4))
+    union_DA = area_D[:, None] + area_A[None, :] - inter_DA
+    return inter_DA, np.divide(inter_DA, union_DA, out=np.zeros_like(inter_DA), where=union_DA > 0)

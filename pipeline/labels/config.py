@@ -1,0 +1,60 @@
+"""Settings of the label checks. No torch."""
+
+from typing import Literal
+
+from pipeline.errors import ConfigError, did_you_mean
+from pipeline.labels.check import Limits, Severity
+from pipeline.labels.checks import CHECKS
+from pipeline.schema import schema
+
+
+@schema
+class Gate:
+    """Faults beyond these shares stop the line: then it is the source that needs mending."""
+
+    annotations: float
+    """Largest share of annotations with a finding of severity error, 0..1, counted before anything is fixed."""
+    pictures: float
+    """Largest share of pictures with a finding of severity error of their own, 0..1, counted before anything is fixed."""
+
+    def __post_init__(self) -> None:
+        for name in ("annotations", "pictures"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"validate.gate.{name}", getattr(self, name), "is a share: 0 to 1")
+
+
+@schema
+class Page:
+    """How much reports/validate/index.html shows; findings.json always holds everything."""
+
+    pictures: int
+    """Most pictures per code."""
+    rows: int
+    """Most rows of the table of findings."""
+
+    def __post_init__(self) -> None:
+        for name in ("pictures", "rows"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"validate.page.{name}", getattr(self, name), "must be 0 or more")
+
+
+@schema
+class ValidateConfig:
+    """What is checked, what is mended, and what stops the line."""
+
+    fix: Literal["none", "safe", "all"]
+    """none: only report. safe: mend errors (drop, clip, merge; leave out pictures that cannot be used) and whatever loses no
+    label. all: mend warnings too, where there is a way to."""
+    gate: Gate
+    limits: Limits
+    page: Page
+    severity: dict[str, Severity]
+    """Of every code: error, warning, info, or ignore (the check does not run)."""
+
+    def __post_init__(self) -> None:
+        for code in self.severity:
+            if code not in CHECKS:
+                raise ConfigError(f"validate.severity.{code}", None, f"is not known. {did_you_mean(code, CHECKS)}")
+        for code in CHECKS:
+            if code not in self.severity:
+                raise ConfigError(f"validate.severity.{code}", None, "is missing: give it a severity in conf/validate/")

@@ -1,0 +1,126 @@
+"""Check, mend, check again until nothing that can be mended is left, and judge the result by the gate."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.dataset import Dataset
+from pipeline.errors import GateError
+from pipeline.labels.check import Check, Severity
+from pipeline.labels.checks import build_checks
+from pipeline.labels.columns import Columns, Finding, Findings
+from pipeline.labels.config import Gate, ValidateConfig
+from pipeline.labels.fixes import Change, applies, mend
+from pipeline.labels.pictures import inspect
+
+
+@dataclass(slots=True)
+class Validation:
+    """What checking and mending a dataset came to."""
+
+    checks: list[Check]
+    given: Columns
+    """The dataset as it came."""
+    found: list[Findings]
+    """By check, in the dataset as it came."""
+    later: list[Finding]
+    """What only showed after fixes (a class whose last training picture went)."""
+    mended: Dataset
+    changes: list[Change]
+    remaining: list[Finding]
+    """Findings about the dataset as a whole that the fixed version still has."""
+
+    def findings(self) -> list[Finding]:
+        """All findings: by check, then split, picture and annotation; later ones last."""
+        return [finding for findings in self.found for finding in self.given.listed(findings)] + self.later
+
+    def bad_annotations(self) -> float:
+        """Share of the annotations with a finding of severity error."""
+        return _share([f.annotation_F[f.annotation_F >= 0] for f in self._errors()], len(self.given.ids_A))
+
+    def bad_pictures(self) -> float:
+        """Share of the pictures with a finding of severity error about the picture itself, not about an annotation in it."""
+        rows = [f.image_F[(f.annotation_F < 0) & (f.image_F >= 0)] for f in self._errors()]
+        return _share(rows, len(self.given.file_names))
+
+    def metrics(self) -> dict[str, float]:
+        """Flat, reproducible figures."""
+        count = Counter(finding.code for finding in self.findings())
+        after = self.mended.splits.values()
+        return {
+            "validate/images": len(self.given.file_names),
+            "validate/annotations": len(self.given.ids_A),
+            "validate/images_kept": sum(len(split.images) for split in after),
+            "validate/annotations_kept": sum(len(split.annotations) for split in after),
+            "validate/bad_annotations": self.bad_annotations(),
+            "validate/bad_pictures": self.bad_pictures(),
+            "validate/changes": len(self.changes),
+            **{f"validate/findings/{check.code}": count[check.code] for check in self.checks},
+        }
+
+    def require(self, gate: Gate) -> None:
+        """GateError when too much is faulty, or when the fixed dataset cannot be trained on or measured."""
+        for what, share, limit in (
+            ("annotations", self.bad_annotations(), gate.annotations),
+            ("pictures", self.bad_pictures(), gate.pictures),
+        ):
+            if share > limit:
+                counts = sorted(((len(f), f.check.code) for f in self._errors() if len(f)), key=lambda pair: (-pair[0], pair[1]))
+                raise GateError(
+                    f"validate: {share:.1%} of the {what} have errors, the gate allows {limit:.1%}."
+                    f" Findings: {', '.join(f'{code} {count}' for count, code in counts[:3])}\n"
+                    "  look at reports/validate/index.html, then mend the source, lower the severity of a code"
+                    f" (validate.severity.{counts[0][1]}=warning), or set validate.gate.{what}={math.ceil(share * 100) / 100:g}"
+                )
+        stopping = [finding for finding in self.remaining if finding.severity == Severity.ERROR]
+        if stopping:
+            lines = "".join(f"\n  {finding.code}: {finding.reason}" for finding in stopping[:5])
+            more = f"\n  and {len(stopping) - 5} more" if len(stopping) > 5 else ""
+            accept = " ".join(f"validate.severity.{code}=warning" for code in sorted({finding.code for finding in stopping}))
+            raise GateError(
+                f"validate: after the fixes the dataset still cannot be trained on or measured:{lines}{more}\n"
+                f"  mend the source, split it otherwise (dataset.split), or accept it by {accept}"
+            )
+
+    def _errors(self) -> list[Findings]:
+        return [findings for findings in self.found if findings.check.severity == Severity.ERROR]
+
+
+def _share(rows: list[NDArray[np.int64]], total: int) -> float:
+    return len(np.unique(np.concatenate(rows))) / total if rows and total else 0.0
+
+
+def validate(dataset: Dataset, cfg: ValidateConfig, show: Callable[[int], None] = lambda done: None) -> Validation:
+    """Run every check on `dataset`, apply the fixes that `cfg.fix` allows, and repeat until nothing is left to mend.
+
+    Every round removes, clips or completes something, so it ends. Pictures are decoded once; `show` is told how many are done.
+    """
+    checks = build_checks(cfg.severity, cfg.limits)
+    inspections = inspect(dataset, cfg.limits.max_pixels, show)
+    given = data = Columns(dataset, inspections)
+    first = found = [check.find(data) for check in checks]
+    known = {_identity(finding) for findings in first for finding in data.listed(findings)}
+    changes: list[Change] = []
+    later: list[Finding] = []
+    while any(len(findings) and applies(findings, cfg.fix) for findings in found):
+        dataset, inspections, made = mend(data, inspections, found, cfg.fix)
+        changes += made
+        data = Columns(dataset, inspections)
+        found = [check.find(data) for check in checks]
+        new = [finding for findings in found for finding in data.listed(findings) if _identity(finding) not in known]
+        known |= {_identity(finding) for finding in new}
+        later += new
+    remaining = [
+        finding for findings in found for finding in data.listed(findings) if finding.image is None and finding.annotation is None
+    ]
+    return Validation(checks, given, first, later, dataset, changes, remaining)
+
+
+def _identity(finding: Finding) -> tuple[object, ...]:
+    """Of the thing found; the reason may change with a fix (a picture's twin that is gone), except where it is all there is."""
+    about = finding.annotation if finding.image or finding.annotation else finding.reason
+    return finding.code, finding.split, finding.image, about

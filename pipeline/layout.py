@@ -1,0 +1,44 @@
+"""Where stages read and write, relative to the checkout. dvc.yaml names the same places; a test compares the two."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The fixed places of one checkout (or, in tests, of a temporary folder)."""
+
+    root: Path = Path(".")
+
+    @property
+    def dataset(self) -> Path:
+        """The ingested dataset, faults and all."""
+        return self.root / "data/dataset"
+
+    @property
+    def validated(self) -> Path:
+        """The dataset after label checks: what training and evaluation read."""
+        return self.root / "data/validated"
+
+    @property
+    def detector(self) -> Path:
+        """Trained weights with the resolved model config."""
+        return self.root / "models/detector"
+
+    @property
+    def quantized(self) -> Path:
+        """The traced float graph, calibration ranges and the quantization recipe."""
+        return self.root / "models/quantized"
+
+    @property
+    def onnx(self) -> Path:
+        """The files to ship, and what was proven about them."""
+        return self.root / "models/onnx"
+
+    def reports(self, stage: str) -> Path:
+        """Metrics, plots and the HTML page of a stage."""
+        return self.root / "reports" / stage
+
+    def work(self, stage: str, digest: str = "") -> Path:
+        """Unfinished work of a stage on one set of inputs; ignored by git and DVC."""
+        return self.root / "work" / stage / digest

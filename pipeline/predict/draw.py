@@ -1,0 +1,82 @@
+"""Boxes and captions on a picture, by supervision (imported inside: it takes a second)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.predict.preprocess import Pixels
+
+READABLE_SIDE = 640
+"""Pictures whose longer side is below this, in pixels, are enlarged by a whole factor first, so that captions can be read."""
+CAPTION_HEIGHT = 14
+"""Pixels that a caption takes above its box."""
+PALETTE = [
+    (230, 25, 75),
+    (0, 130, 200),
+    (60, 180, 75),
+    (245, 130, 48),
+    (145, 30, 180),
+    (0, 160, 160),
+    (240, 50, 230),
+    (128, 96, 0),
+]
+"""RGB, dark enough for white captions; classes take them in turn."""
+
+
+def class_colour(label: int) -> tuple[int, int, int]:
+    """RGB colour of class `label`; the same in every picture and report."""
+    return PALETTE[label % len(PALETTE)]
+
+
+def draw_boxes(
+    image_HW3: Pixels,
+    boxes_D4: NDArray[np.floating],
+    captions: Sequence[str],
+    colours: Sequence[tuple[int, int, int]] | None = None,
+) -> Pixels:
+    """A copy of the RGB picture with thin boxes (x1, y1, x2, y2) and a caption each; an empty caption draws the box alone.
+
+    `colours` is one RGB triple per box; None gives all the first class's colour. Small pictures come back enlarged by a whole
+    factor. Rows that are not finite are left out; the rest are clipped, so a box outside the picture shows as a line at its edge.
+    """
+    factor = _enlargement(*image_HW3.shape[:2])
+    height, width = image_HW3.shape[0] * factor, image_HW3.shape[1] * factor
+    image = np.array(Image.fromarray(image_HW3).resize((width, height), Image.Resampling.BICUBIC))
+    boxes_D4 = np.asarray(boxes_D4, np.float64).reshape(-1, 4)
+    rows = np.flatnonzero(np.isfinite(boxes_D4).all(axis=1)).tolist()
+    if not len(rows):
+        return image
+    chosen = [class_colour(0)] * len(boxes_D4) if colours is None else list(colours)
+    scaled_D4 = np.sort(boxes_D4[rows].reshape(-1, 2, 2), axis=1).reshape(-1, 4) * factor
+    scaled_D4 = np.clip(scaled_D4, 0, [width - 1, height - 1] * 2)
+    return _annotate(image, scaled_D4, [captions[row] for row in rows], [chosen[row] for row in rows])
+
+
+def _enlargement(height: int, width: int) -> int:
+    return min(8, max(1, -(-READABLE_SIDE // max(height, width)))) if max(height, width) < READABLE_SIDE else 1
+
+
+def _annotate(
+    image: Pixels,
+    boxes_D4: NDArray[np.float64],
+    captions: list[str],
+    colours: list[tuple[int, int, int]],
+) -> Pixels:
+    import supervision as sv
+
+    distinct = sorted(set(colours))
+    palette = sv.ColorPalette([sv.Color(*colour) for colour in distinct])
+    lookup = np.array([distinct.index(colour) for colour in colours])
+    detections = sv.Detections(xyxy=boxes_D4.astype(np.float32))
+    canvas = np.ascontiguousarray(image[:, :, ::-1])  # supervision draws with OpenCV, whose colours are BGR
+    canvas = sv.BoxAnnotator(color=palette, thickness=1).annotate(canvas, detections, custom_color_lookup=lookup)
+    named = np.flatnonzero([bool(caption) for caption in captions])
+    if len(named):
+        text = sv.LabelAnnotator(color=palette, text_color=sv.Color.WHITE, text_scale=0.4, text_thickness=1, text_padding=2)
+        anchors_D4 = detections.xyxy[named]
+        anchors_D4[:, 1] = np.maximum(anchors_D4[:, 1], CAPTION_HEIGHT)  # a caption above the upper edge would be cut off
+        labelled, shown = sv.Detections(xyxy=anchors_D4), [captions[row] for row in named]
+        canvas = text.annotate(canvas, labelled, labels=shown, custom_color_lookup=lookup[named])
+    return np.ascontiguousarray(canvas[:, :, ::-1])

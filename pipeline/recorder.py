@@ -1,0 +1,144 @@
+"""The process that talks to MLflow: `python -m pipeline.recorder PARENT`, fed by pipeline/tracking.py with one JSON object a line.
+
+Operations: open, params, tags, metrics, file, carry, register, end. The answer to `open` is one line on standard output,
+{"run_id": ...} or {"error": ...}. Later faults are said on standard error and make the exit status 3; the next operation is tried
+all the same. When the input ends without `end` (the parent died) the run is marked KILLED.
+"""
+
+import json
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+from pipeline.process import die_with_parent
+from pipeline.quiet import be_offline
+
+_MOST_VALUES = 100  # MLflow's limit of parameters in one call; metrics may be 1,000
+_LONGEST_PARAM = 6000
+_LONGEST_TAG = 5000
+
+
+class Run:
+    """An open MLflow run; its methods are the operations."""
+
+    def __init__(self, uri: str, artifacts: str | None, experiment: str, run_id: str | None, name: str, owner: bool) -> None:
+        from mlflow.tracking import MlflowClient
+
+        self.uri, self.owner = uri, owner
+        self.client = MlflowClient(uri, uri)
+        self.run_id = run_id or self._create(experiment, artifacts, name)
+        if run_id and owner:
+            self.client.update_run(run_id, status="RUNNING")
+
+    def _create(self, experiment: str, artifacts: str | None, name: str) -> str:
+        found = self.client.get_experiment_by_name(experiment)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise ValueError(f"the experiment {experiment!r} was deleted in MLflow; restore it there, or set another tracking.experiment")
+        where = found.experiment_id if found else self.client.create_experiment(experiment, artifact_location=artifacts)
+        return str(self.client.create_run(where, run_name=name or None).info.run_id)
+
+    def params(self, values: Mapping[str, str]) -> None:
+        """Settings."""
+        from mlflow.entities import Param
+
+        known = [Param(_allowed(name), value[:_LONGEST_PARAM]) for name, value in values.items()]
+        for start in range(0, len(known), _MOST_VALUES):
+            self.client.log_batch(self.run_id, params=known[start : start + _MOST_VALUES])
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Free text."""
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(self.run_id, tags=[RunTag(_allowed(name), value[:_LONGEST_TAG]) for name, value in values.items()])
+
+    def metrics(self, values: Mapping[str, float], step: int, time: int) -> None:
+        """Figures of one step."""
+        from mlflow.entities import Metric
+
+        known = [Metric(_allowed(name), value, time, step) for name, value in values.items()]
+        for start in range(0, len(known), 10 * _MOST_VALUES):
+            self.client.log_batch(self.run_id, metrics=known[start : start + 10 * _MOST_VALUES])
+
+    def file(self, path: str, folder: str) -> None:
+        """A copy of a file."""
+        self.client.log_artifact(self.run_id, path, folder or None)
+
+    def carry(self, stage: str, digest: str) -> None:
+        """Link to the latest run that made this result of `stage`."""
+        experiment = self.client.get_run(self.run_id).info.experiment_id
+        wanted = f"tags.`made.{stage}` = '{digest}'"
+        found = self.client.search_runs([experiment], wanted, order_by=["attributes.start_time DESC"], max_results=1) if digest else []
+        self.tags({f"from.{stage}": found[0].info.run_id if found else "a run that is not tracked here"})
+
+    def register(self, path: str, model: str, alias: str) -> None:
+        """A new version of the registered model."""
+        from pipeline.registry import register
+
+        register(self.client, self.uri, self.run_id, path, model, alias)
+
+    def end(self, status: str) -> None:
+        """The run's status, when it is ours to set."""
+        if self.owner:
+            self.client.set_terminated(self.run_id, status=status)
+
+
+def serve(lines: BinaryIO) -> int:
+    """Open the run that the first line asks for, and do the rest in order; returns the exit status."""
+    first = json.loads(lines.readline() or b"{}")
+    if first.pop("do", "end") == "end":
+        return 0  # nobody wanted a run after all
+    try:
+        run = Run(**first)
+    except Exception as error:
+        print(json.dumps({"error": _reason(error)}), flush=True)
+        return 3
+    print(json.dumps({"run_id": run.run_id}), flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: _end_killed(run))
+    faults = 0
+    for line in lines:
+        values: dict[str, Any] = json.loads(line)
+        operation = values.pop("do")
+        try:
+            getattr(run, operation)(**values)
+        except Exception as error:
+            faults += 1
+            print(f"tracking: {operation} was not stored: {_reason(error)}", file=sys.stderr, flush=True)
+        if operation == "end":
+            return 3 if faults else 0
+    _end_killed(run)
+    return 3
+
+
+def _end_killed(run: Run) -> None:
+    run.end("KILLED")
+    os._exit(3)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]
+
+
+def _allowed(name: str) -> str:
+    """MLflow takes letters, digits and _ - . : / blanks in names; a class may be called anything."""
+    return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:250]
+
+
+def main(parent: int) -> int:
+    """Serve standard input; SIGTERM when the parent dies marks the run KILLED."""
+    die_with_parent(parent, signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it closes this process
+    be_offline()
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    return serve(sys.stdin.buffer)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

@@ -1,0 +1,67 @@
+"""The model registry: the exported detector as a version of an MLflow model, found by alias (`models:/detectline@candidate`)."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+_LONGEST_TAG = 5000
+
+
+def register(client: "MlflowClient", uri: str, run_id: str, path: str, model: str, alias: str) -> str:
+    """Store the ONNX file at `path` as a model of the run, make it the newest version of `model`, move `alias` to it.
+
+    deploy.json and the INT8 file beside it go along; the version carries the parity figures and the file's digest as tags. A file
+    that the alias already names is not stored twice. Returns the version.
+    """
+    import mlflow
+    import mlflow.onnx
+    import onnx
+
+    deploy = _read(Path(path).with_name("deploy.json"))
+    tags = _tags(deploy, client.get_run(run_id).data.tags)
+    current = _version_at(client, model, alias)
+    if current is not None and tags.get("digest") and current.tags.get("digest") == tags["digest"]:
+        return str(current.version)
+
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    extra = [str(file) for file in sorted(Path(path).parent.iterdir()) if file.name in ("deploy.json", "detector.int8.onnx")]
+    with mlflow.start_run(run_id=run_id):
+        stored = mlflow.onnx.log_model(
+            onnx.load(path), name="detector", registered_model_name=model, pip_requirements=["onnxruntime"], extra_files=extra or None
+        )
+    version = str(stored.registered_model_version)
+    for name, value in tags.items():
+        client.set_model_version_tag(model, version, name, value[:_LONGEST_TAG])
+    client.set_registered_model_alias(model, alias, version)
+    return version
+
+
+def _tags(deploy: dict[str, object], run_tags: dict[str, str]) -> dict[str, str]:
+    """What tells one version from the next: data, commit, digest of the file, AP of each backend."""
+    tags = {name: run_tags[name] for name in ("git.commit", "dataset.digest", "validated.digest") if name in run_tags}
+    files, parity = deploy.get("files"), deploy.get("parity")
+    if isinstance(files, dict) and isinstance(files.get("onnx"), dict):
+        tags["digest"] = str(files["onnx"].get("digest", ""))
+    if isinstance(parity, dict):
+        for backend, numbers in parity.items():
+            if isinstance(numbers, dict):
+                tags |= {f"{backend}.{name.removeprefix('bbox/')}": f"{numbers[name]:.4f}" for name in ("bbox/AP", "bbox/AP50") if name in numbers}
+    return tags
+
+
+def _version_at(client: "MlflowClient", model: str, alias: str):  # type: ignore[no-untyped-def]
+    """The version that `alias` names; None when there is none yet."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(model, alias)
+    except MlflowException:
+        return None
+
+
+def _read(path: Path) -> dict[str, object]:
+    return json.loads(path.read_bytes()) if path.exists() else {}

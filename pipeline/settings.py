@@ -1,0 +1,303 @@
+"""Settings: composed by Hydra from conf/, checked onto typed classes, and kept as one snapshot in params.yaml.
+
+conf/ is the only place that people edit. params.yaml is what it composed to, so that DVC sees a changed setting as a changed
+parameter; its first line holds the overrides it was made with, which is how `check_params` can tell a stale snapshot.
+"""
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.config import DatasetConfig
+from pipeline.deploy.config import ExportConfig, QuantizeConfig
+from pipeline.detector.config import ModelConfig
+from pipeline.errors import ConfigError, UserError, did_you_mean
+from pipeline.evaluation.config import EvaluateConfig
+from pipeline.files import digest_bytes, write_atomically
+from pipeline.labels.config import ValidateConfig
+from pipeline.layout import Layout
+from pipeline.schema import schema
+from pipeline.tracking import TrackingConfig
+from pipeline.training.config import ComputeConfig, TrainConfig
+
+PARAMS = Path("params.yaml")
+CONF = Path("conf")
+HEADER = "# Written, never edited, by: python -m pipeline config"
+
+
+@schema
+class Settings:
+    """Everything that can be set, one field per group of conf/."""
+
+    seed: int
+    """Seed of every random choice: splits, initial weights, sampling, augmentation."""
+    dataset: DatasetConfig
+    model: ModelConfig
+    validate: ValidateConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    quantize: QuantizeConfig
+    export: ExportConfig
+    compute: ComputeConfig
+    tracking: TrackingConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What a stage is given: the groups it names as fields, and where its files are."""
+
+    layout: Layout
+
+    def params(self) -> tuple[str, ...]:
+        """The top-level keys of params.yaml that this stage uses; dvc.yaml lists the same."""
+        return tuple(field.name for field in fields(self) if field.name != "layout")
+
+    def digest(self, *inputs: str) -> str:
+        """Names the work folder: equal settings and equal `inputs` (content digests) give equal names."""
+        content = {name: getattr(self, name) for name in self.params()}
+        plain = {name: value if isinstance(value, int) else asdict(value) for name, value in content.items()}
+        return digest_bytes(repr((plain, inputs)).encode())[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestStage(Stage):
+    """Settings of ingest."""
+
+    dataset: DatasetConfig
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidateStage(Stage):
+    """Settings of validate."""
+
+    validate: ValidateConfig
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainStage(Stage):
+    """Settings of train."""
+
+    model: ModelConfig
+    train: TrainConfig
+    compute: ComputeConfig
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateStage(Stage):
+    """Settings of evaluate."""
+
+    evaluate: EvaluateConfig
+    compute: ComputeConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeStage(Stage):
+    """Settings of quantize."""
+
+    quantize: QuantizeConfig
+    compute: ComputeConfig
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportStage(Stage):
+    """Settings of export."""
+
+    export: ExportConfig
+    evaluate: EvaluateConfig
+    compute: ComputeConfig
+
+
+STAGES: dict[str, type[Stage]] = {
+    "ingest": IngestStage,
+    "validate": ValidateStage,
+    "train": TrainStage,
+    "evaluate": EvaluateStage,
+    "quantize": QuantizeStage,
+    "export": ExportStage,
+}
+
+
+def stage_config(stage: str, settings: Settings, layout: Layout) -> Stage:
+    """The config object of `stage`, cut out of the whole settings."""
+    kind = STAGES[stage]
+    names = [field.name for field in fields(kind) if field.name != "layout"]
+    return kind(layout=layout, **{name: getattr(settings, name) for name in names})
+
+
+def load(overrides: Sequence[str] = (), root: Path = Path(".")) -> Settings:
+    """The checked settings: of params.yaml without overrides, else freshly composed from conf/ with them."""
+    return check(compose(overrides, root) if overrides else read_params(root))
+
+
+def compose(overrides: Sequence[str], root: Path = Path(".")) -> dict[str, Any]:
+    """What conf/config.yaml and `overrides` compose to, as plain containers. ConfigError for a wrong override, in one line."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import ConfigCompositionException, HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(str((root / CONF).absolute()), version_base=None):
+            composed = hydra_compose("config", overrides=list(overrides))
+        plain = OmegaConf.to_container(composed, resolve=True)
+    except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+        raise _override_error(error, overrides, root) from error
+    return dict(plain)  # type: ignore[arg-type]
+
+
+def check(values: object) -> Settings:
+    """`values` as typed settings. ConfigError names the first wrong field, the rule and the choices."""
+    from pydantic import ValidationError
+
+    try:
+        return _adapter().validate_python(values)
+    except ValidationError as error:
+        raise _field_error(error) from error
+
+
+def read_params(root: Path = Path(".")) -> dict[str, Any]:
+    """The snapshot as plain containers."""
+    import yaml
+
+    path = root / PARAMS
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file\n  write it by: python -m pipeline config") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}\n  write it anew by: python -m pipeline config") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: holds no settings\n  write it anew by: python -m pipeline config")
+    return values
+
+
+def write_params(overrides: Sequence[str] = (), root: Path = Path(".")) -> Settings:
+    """Compose conf/ with `overrides` and write the snapshot, when it checks. Untouched when it already says the same."""
+    import yaml
+
+    values = compose(overrides, root)
+    settings = check(values)
+    if not (root / PARAMS).exists() or read_params(root) != values or snapshot_overrides(root) != list(overrides):
+        header = f"{HEADER} {shlex.join(overrides)}".rstrip()
+        body = yaml.safe_dump(values, sort_keys=False, width=120)
+        write_atomically(root / PARAMS, f"{header}\n{body}".encode())
+    return settings
+
+
+def snapshot_overrides(root: Path = Path(".")) -> list[str] | None:
+    """The overrides that params.yaml was written with; None when something else wrote it (`dvc exp run` does)."""
+    first = (root / PARAMS).read_text().split("\n", 1)[0]
+    return shlex.split(first.removeprefix(HEADER)) if first.startswith(HEADER) else None
+
+
+def check_params(root: Path = Path(".")) -> None:
+    """UserError when params.yaml is not what conf/ composes to today, with the command that mends it.
+
+    Inside `dvc exp run` DVC has composed params.yaml itself a moment ago and keeps no note of the overrides: then only its
+    values are checked.
+    """
+    values = read_params(root)
+    overrides = snapshot_overrides(root)
+    if overrides is None and "DVC_EXP_BASELINE_REV" in os.environ:
+        check(values)
+        return
+    expected = compose(overrides or [], root)
+    check(expected)
+    if values == expected:
+        return
+    changed = ", ".join(sorted(_differences(values, expected))[:5])
+    command = shlex.join(["python", "-m", "pipeline", "config", *(overrides or [])])
+    raise UserError(f"{root / PARAMS}: not what conf/ composes to; differs in {changed}\n  bring it up to date by: {command}")
+
+
+def _differences(left: object, right: object, at: str = "") -> list[str]:
+    if isinstance(left, dict) and isinstance(right, dict):
+        keys = left.keys() | right.keys()
+        found = [_differences(left.get(k), right.get(k), f"{at}.{k}" if at else str(k)) for k in keys]
+        return [name for names in found for name in names]
+    return [] if left == right else [at]
+
+
+@cache
+def _adapter() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Settings)
+
+
+def _field_error(error: Any) -> ConfigError:
+    """The first of pydantic's errors in this project's words."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    kind, context = first["type"], first.get("ctx", {})
+    known, names = _named_fields(place)
+    field = ".".join(names)
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        return ConfigError(field, None, f"is not known. {did_you_mean(names[-1], known)}")
+    if kind in ("missing", "missing_argument"):
+        return ConfigError(field, None, "is missing: give it a value in conf/")
+    if kind == "literal_error":
+        return ConfigError(field, first["input"], f"is not one of the choices: {context['expected']}")
+    if kind.startswith("union_tag"):
+        return ConfigError(f"{field}.kind", context.get("tag"), f"is not known. Choices: {context.get('expected_tags', '')}")
+    return ConfigError(field, "null" if first["input"] is None else first["input"], f"is wrong: {first['msg']}")
+
+
+def _named_fields(place: list[str]) -> tuple[list[str], list[str]]:
+    """The fields that the owner of `place` knows, and `place` without pydantic's union tags."""
+    from dataclasses import is_dataclass
+    from typing import get_args, get_type_hints
+
+    kind: Any = Settings
+    names: list[str] = []
+    known: list[str] = []
+    for part in place:
+        options = [option for option in (kind, *get_args(kind), *(b for a in get_args(kind) for b in get_args(a))) if is_dataclass(option)]
+        tagged = [option for option in options if part in get_args(get_type_hints(option).get("kind", int))]
+        if tagged and not any(part in get_type_hints(option) for option in options):
+            kind = tagged[0]
+            continue
+        known = [field.name for option in options for field in fields(option)]
+        names.append(part)
+        hints = [get_type_hints(option)[part] for option in options if part in get_type_hints(option)]
+        kind = hints[0] if hints else object
+    return known, names
+
+
+def _override_error(error: Exception, overrides: Sequence[str], root: Path) -> ConfigError:
+    """Hydra's complaint in one line that names the field and lists the choices."""
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        folder = root / CONF / key
+        if folder.is_dir():
+            choices = sorted(path.stem for path in folder.glob("*.yaml"))
+            if value not in choices:
+                return ConfigError(f"{key}={value}", None, f"is not known. {did_you_mean(value, choices)}")
+        elif "=" not in override:
+            return ConfigError(override, None, "is not an override; write field=value, such as train.steps=500")
+        elif unknown := _unknown_key(key, root):
+            owner, part, choices = unknown
+            where = f" (in {owner})" if owner else ""
+            return ConfigError(key, None, f"is not known. {did_you_mean(part, choices)}{where}")
+    reason = str(error.__cause__ or error).strip().splitlines()[0]
+    return ConfigError(" ".join(overrides) or "conf/", None, f"cannot be composed: {reason}")
+
+
+def _unknown_key(key: str, root: Path) -> tuple[str, str, list[str]] | None:
+    """The deepest known owner of a dotted `key`, the part it does not know and those it does, when `key` leads nowhere in conf/."""
+    values: Any = compose([], root)
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(values, dict) or part not in values:
+            return ".".join(parts[:depth]), part, sorted(map(str, values)) if isinstance(values, dict) else []
+        values = values[part]
+    return None

@@ -1,0 +1,113 @@
+"""Evaluate: measure the trained detector the COCO way, and show where it is right and where it is wrong."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.data.dataset import Category, Split, open_dataset
+from pipeline.detector.weights import Loaded, load_detector
+from pipeline.errors import DataError
+from pipeline.evaluation import curves
+from pipeline.evaluation.coco import BoxMetrics, BoxTruth, measure
+from pipeline.evaluation.config import EvaluateConfig
+from pipeline.evaluation.inference import Predictions, TorchBackend, predict_split
+from pipeline.evaluation.pictures import rate_pictures, truth_beside_detections, worst_and_best
+from pipeline.files import staged, write_atomically, write_json
+from pipeline.report import Report
+from pipeline.settings import EvaluateStage
+from pipeline.training.device import prepare_device
+from pipeline.training.progress import Progress
+
+
+def run(cfg: EvaluateStage) -> None:
+    """models/detector, data/validated -> reports/evaluate.
+
+    DataError when the detector and the dataset have different classes, or a picture of the split cannot be read.
+    """
+    device = prepare_device(cfg.compute, seed=0)
+    detector = load_detector(cfg.layout.detector)
+    dataset = open_dataset(cfg.layout.validated)
+    split = dataset.split(cfg.evaluate.split)
+    require_classes(detector, dataset.info.categories, cfg.layout.validated)
+
+    predictions = predict(
+        TorchBackend(detector.model.to(device), device.type), detector, split, dataset.info.categories, cfg.evaluate
+    )
+    truth = BoxTruth.of(split, dataset.info.categories)
+    metrics = measure(truth, predictions, cfg.evaluate.engine, cfg.evaluate.max_detections)
+
+    with staged(cfg.layout.reports("evaluate")) as out:
+        write_json(out / "metrics.json", metrics.flat())
+        write_json(out / "predictions.json", predictions.to_coco())
+        write_atomically(out / "plots/pr.csv", curves.pr_table(metrics))
+        write_atomically(out / "plots/classes.csv", curves.class_table(metrics))
+        page(split, truth, predictions, metrics, cfg.evaluate).write(out / "index.html")
+
+
+def require_classes(detector: Loaded, categories: Sequence[Category], place: Path) -> None:
+    """DataError that lists both, unless the detector's classes are the dataset's, in the same order."""
+    learnt, asked = [category["name"] for category in detector.categories], [category.name for category in categories]
+    if learnt != asked:
+        wrong = f"its classes are not the detector's\n  dataset:  {', '.join(asked)}\n  detector: {', '.join(learnt)}"
+        raise DataError(place, wrong, "train on this dataset first: python -m pipeline train")
+
+
+def predict(
+    backend: TorchBackend, detector: Loaded, split: Split, categories: Sequence[Category], evaluate: EvaluateConfig
+) -> Predictions:
+    """Detections over the split."""
+    ids = [category.id for category in categories]
+    with Progress("evaluate", len(split.images)) as progress:
+        return predict_split(
+            backend,
+            split,
+            detector.cfg.input,
+            detector.model.divisor,
+            evaluate.batch,
+            ids,
+            lambda done, _: progress.show(done, ""),
+        )
+
+
+def page(split: Split, truth: BoxTruth, predictions: Predictions, metrics: BoxMetrics, evaluate: EvaluateConfig) -> Report:
+    """The report: figures, classes, curves, and the worst and best pictures."""
+    report = Report("Evaluation", f"{len(split.images)} pictures of the split {split.name}, counted by {evaluate.engine}")
+    shown = {name.removeprefix("bbox/"): defined(value) for name, value in metrics.numbers.items()}
+    report.facts(
+        {
+            "AP": shown["AP"],
+            "AP50": shown["AP50"],
+            "AP75": shown["AP75"],
+            "labels": len(truth.area_A),
+            "detections": len(predictions),
+        }
+    )
+    report.table(
+        "COCO's twelve numbers",
+        list(shown),
+        [list(shown.values())],
+        "s, m, l: areas below 32², below 96² and above; – where no label is.",
+    )
+    columns = ("class", "labels", "detections", "AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
+    rows = [
+        (
+            *(one.name, one.truths, one.detections),
+            *map(defined, (one.ap, one.ap50, one.ap75, one.small, one.medium, one.large, one.recall)),
+        )
+        for one in metrics.classes
+    ]
+    report.table("By class", columns, rows)
+    report.plot("Precision and recall", curves.figure(metrics))
+    score = evaluate.drawing_score
+    note = f"Labels on the left, detections with a score of at least {score:g} on the right; F1 at IoU 0.5."
+    worst, best = worst_and_best(rate_pictures(truth, predictions, score), evaluate.sheet)
+    for heading, ratings in (("Worst pictures", worst), ("Best pictures", best)):
+        if ratings:
+            report.pictures(
+                heading, [truth_beside_detections(split, truth, predictions, rating, score) for rating in ratings], note
+            )
+    return report
+
+
+def defined(value: float) -> float | None:
+    """None for COCO's -1, which means that there is nothing to measure."""
+    return value if value >= 0 else None

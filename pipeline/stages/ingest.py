@@ -1,0 +1,60 @@
+"""Ingest: bring pictures and labels of any supported format into the one form that all later stages read."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.data.config import CocoDataset, ShapesDataset, VocDataset
+from pipeline.data.dataset import Dataset, DatasetInfo, Split, open_dataset, tasks_of, write_dataset
+from pipeline.data.formats.coco import read_coco
+from pipeline.data.formats.shapes import draw_shapes
+from pipeline.data.formats.voc import read_voc
+from pipeline.data.sources import open_source, source_title, with_safe_names
+from pipeline.data.splits import arrange_splits
+from pipeline.errors import DataError
+from pipeline.files import digest_bytes, staged, write_json
+
+if TYPE_CHECKING:
+    from pipeline.settings import IngestStage
+
+
+def run(cfg: "IngestStage") -> None:
+    """dataset.source -> data/dataset, reports/ingest/metrics.json.
+
+    Faults of the labels are kept for `validate`; what cannot be read at all is a DataError, and data/dataset then stays as it was.
+    """
+    dataset = cfg.dataset
+    with staged(cfg.layout.dataset) as out:
+        if isinstance(dataset, ShapesDataset):
+            write_dataset(out, draw_shapes(dataset, cfg.seed, out / "images"))
+        else:
+            work = cfg.layout.work("ingest", digest_bytes(dataset.source.encode())[:16])
+            with open_source(dataset.source, work, dataset.archive) as source:
+                write_dataset(out, read_source(dataset, cfg.seed, source))
+        report = metrics(open_dataset(out))
+    write_json(cfg.layout.reports("ingest") / "metrics.json", report)
+
+
+def read_source(cfg: CocoDataset | VocDataset, seed: int, source: Path) -> Dataset:
+    """The data of an opened source with its splits arranged, pictures named for `images/` and annotations numbered."""
+    found = read_coco(cfg, source) if isinstance(cfg, CocoDataset) else read_voc(cfg, source)
+    splits, splitting = arrange_splits(found.splits, cfg.split.val, seed, cfg.source)
+    require_content(splits, cfg.source)
+    splits = with_safe_names(splits)
+    for split in splits.values():
+        split.annotations = split.annotations.renumbered()
+    title = source_title(cfg.kind, cfg.source)
+    return Dataset(DatasetInfo(found.categories, title, splitting, cfg.licence, unlisted=found.unlisted), splits)
+
+
+def require_content(splits: dict[str, Split], place: str) -> None:
+    """DataError when there is no picture file, or no label that a detector could learn from."""
+    if not any(split.path(row).is_file() for split in splits.values() for row in range(len(split.images))):
+        raise DataError(place, "none of the pictures that its labels name is there", "put them below the source folder")
+    if not tasks_of(list(splits.values())):
+        raise DataError(place, "has pictures, but its labels hold no box, mask or keypoint", "label some pictures, or name other label files")
+
+
+def metrics(dataset: Dataset) -> dict[str, int]:
+    """Flat counts; only what a rerun reproduces."""
+    totals = {f"ingest/{what}/{name}": number for name, counts in dataset.info.counts.items() for what, number in counts.items()}
+    return totals | {"ingest/classes": len(dataset.classes)}

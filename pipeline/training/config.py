@@ -1,0 +1,134 @@
+"""Settings of training and of the machine it runs on. No torch."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.errors import ConfigError
+from pipeline.schema import schema
+
+
+@schema
+class Sgd:
+    """Stochastic gradient descent with momentum: the family's default."""
+
+    kind: Literal["sgd"]
+    lr: float
+    """Peak learning rate at 16 pictures per step; scaled linearly with the real batch (Goyal et al., 2017)."""
+    momentum: float
+    weight_decay: float
+    """L2 penalty of weights; norm scales and biases of norms are left alone, as in the reference's defaults."""
+
+    def __post_init__(self) -> None:
+        _above_zero("train.optimizer.lr", self.lr, "0.02 suits 16 pictures per step")
+
+
+@schema
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019): forgiving in short runs."""
+
+    kind: Literal["adamw"]
+    lr: float
+    """Peak learning rate, used as it is whatever the batch."""
+    weight_decay: float
+
+    def __post_init__(self) -> None:
+        _above_zero("train.optimizer.lr", self.lr, "0.001 suits small models")
+
+
+@schema
+class Cosine:
+    """Linear warm-up, then half a cosine down to `final` times the peak."""
+
+    kind: Literal["cosine"]
+    warmup: int
+    """Steps of warm-up; a run shorter than ten times this warms up for a tenth of itself."""
+    final: float
+    """Last learning rate as a share of the peak."""
+
+
+@schema
+class Steps:
+    """Linear warm-up, then the rate falls by `factor` at each milestone: the reference's 1x, 3x schedules."""
+
+    kind: Literal["steps"]
+    warmup: int
+    """Steps of warm-up; a run shorter than ten times this warms up for a tenth of itself."""
+    milestones: tuple[float, ...]
+    """Where the rate falls, as shares of the run: (0.667, 0.889) is the reference's 1x."""
+    factor: float
+
+    def __post_init__(self) -> None:
+        if list(self.milestones) != sorted(self.milestones) or not all(0 < share < 1 for share in self.milestones):
+            raise ConfigError("train.schedule.milestones", list(self.milestones), "must be rising shares between 0 and 1")
+
+
+@schema
+class Augment:
+    """Random changes of the training pictures; truths follow."""
+
+    flip: float
+    """Chance of a mirror image, left to right; 0 where left and right mean different things."""
+    scale: tuple[float, float]
+    """Range of the random factor on model.input's sides."""
+    crop: float
+    """Chance of a random crop."""
+    crop_least: float
+    """Shortest side of a crop, as a share of the picture's side."""
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "crop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"train.augment.{name}", getattr(self, name), "is a chance: 0 to 1")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ConfigError("train.augment.scale", list(self.scale), "must be two rising factors above 0, such as [0.8, 1.25]")
+        if not 0 < self.crop_least <= 1:
+            raise ConfigError("train.augment.crop_least", self.crop_least, "must be above 0 and at most 1")
+
+
+@schema
+class TrainConfig:
+    """How long and how the detector learns."""
+
+    steps: int
+    """Optimizer steps of the run."""
+    batch: int
+    """Pictures per step."""
+    optimizer: Annotated[Sgd | AdamW, Field(discriminator="kind")]
+    schedule: Annotated[Cosine | Steps, Field(discriminator="kind")]
+    clip: float
+    """Largest gradient norm; larger gradients are scaled down to it. 0 switches clipping off."""
+    augment: Augment
+    validate_every: int
+    """Steps between measurements of AP on the validation split; 0 measures only at the end."""
+    log_every: int
+    """Steps between points of the loss curves, and between plain progress lines."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "log_every"):
+            _above_zero(f"train.{name}", getattr(self, name), "")
+        if self.validate_every < 0:
+            raise ConfigError("train.validate_every", self.validate_every, "must be 0 (only at the end) or a number of steps")
+        if self.clip < 0:
+            raise ConfigError("train.clip", self.clip, "must be 0 (off) or the largest norm allowed")
+
+
+@schema
+class ComputeConfig:
+    """The machine's share that a stage may use."""
+
+    device: Literal["cpu", "cuda"]
+    threads: int
+    """CPU threads of torch and ONNX Runtime; 0 takes every core this process may run on. Equal counts give equal bytes."""
+    workers: int
+    """Processes that read and augment pictures; 0 does it in the training process."""
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "workers"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"compute.{name}", getattr(self, name), "must be 0 or more")
+
+
+def _above_zero(field: str, value: float, hint: str) -> None:
+    if not value > 0:
+        raise ConfigError(field, value, "must be above 0" + (f"; {hint}" if hint else ""))

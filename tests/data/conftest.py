@@ -1,0 +1,36 @@
+"""Ingest into a temporary checkout, with the settings of conf/ except those that a test names."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import TypeAdapter
+
+from pipeline.data.config import DatasetConfig
+from pipeline.layout import Layout
+from pipeline.settings import IngestStage
+from pipeline.stages.ingest import run
+
+Ingest = Callable[..., Path]
+
+
+def dataset_config(root: Path, kind: str, **settings: Any) -> Any:
+    """conf/dataset/<kind>.yaml with `settings` in place of its own, checked as the command line would."""
+    values = yaml.safe_load((root / f"conf/dataset/{kind}.yaml").read_text()) | settings
+    return TypeAdapter(DatasetConfig).validate_python(values)
+
+
+@pytest.fixture
+def ingest(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Ingest:
+    """`ingest(kind, source, seed=0, into=None, **settings)` runs the stage and returns its data/dataset."""
+
+    def go(kind: str, source: Path | str, seed: int = 0, into: Path | None = None, **settings: Any) -> Path:
+        layout = Layout(into or tmp_path_factory.mktemp("checkout"))
+        cfg = dataset_config(root, kind, source=str(source), **settings)
+        run(IngestStage(dataset=cfg, seed=seed, layout=layout))
+        assert not list(layout.root.glob("work/ingest/*")), "unpacked archives must be gone"
+        return layout.dataset
+
+    return go

@@ -1,0 +1,123 @@
+"""Training batches: what the network is shown is what was labelled, whatever the augmentation and the number of workers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.data.augment import Augmentation
+from pipeline.data.loader import TrainingPictures, collate, training_batches
+
+PLAIN = Augmentation(short_side=48, long_side=64, flip=0.0, scale=(1.0, 1.0), crop=0.0, crop_least=1.0)
+WILD = Augmentation(short_side=48, long_side=96, flip=0.5, scale=(0.6, 1.6), crop=0.7, crop_least=0.5)
+
+
+def painted(height: int, width: int, boxes: list[tuple[int, int, int, int]]) -> Image.Image:
+    """A black picture with one saturated red rectangle per box: where the pixels are, the box must be."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    for x1, y1, x2, y2 in boxes:
+        pixels[y1:y2, x1:x2, 0] = 255
+    return Image.fromarray(pixels)
+
+
+def bright(pixels_HW3: np.ndarray) -> tuple[float, float, float, float]:
+    rows, columns = np.nonzero(pixels_HW3[..., 0] > 127)
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_boxes_follow_the_pixels_through_every_augmentation(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    height, width = chance.integers(40, 120, 2)
+    x1, y1 = int(chance.integers(0, width - 20)), int(chance.integers(0, height - 20))
+    box = (x1, y1, x1 + int(chance.integers(12, 20)), y1 + int(chance.integers(12, 20)))
+    pixels_HW3, boxes_G4, labels_G = WILD(painted(height, width, [box]), np.array([box], float), np.array([3]), seed)
+    if len(labels_G) == 0:
+        return
+    np.testing.assert_allclose(boxes_G4[0], bright(pixels_HW3), atol=1.01)
+    assert labels_G.tolist() == [3]
+
+
+def test_augmentation_varies_and_a_seed_repeats_it() -> None:
+    image, boxes = painted(60, 80, [(10, 10, 30, 30)]), np.array([[10.0, 10, 30, 30]])
+    shapes = {WILD(image, boxes, np.array([0]), seed)[0].shape for seed in range(20)}
+    mirrored = {WILD(image, boxes, np.array([0]), seed)[1][0, 0] > 24 for seed in range(20)}
+    assert len(shapes) > 5 and len(mirrored) == 2
+    first, again = WILD(image, boxes, np.array([0]), 5), WILD(image, boxes, np.array([0]), 5)
+    assert first[0].tobytes() == again[0].tobytes() and (first[1] == again[1]).all()
+
+
+def test_augmentation_leaves_the_global_random_state_alone() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    WILD(painted(60, 80, []), np.zeros((0, 4)), np.zeros(0, int), 5)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_box_cut_away_by_the_crop_goes_with_its_label() -> None:
+    image, boxes = painted(100, 100, [(0, 0, 8, 8)]), np.array([[0.0, 0, 8, 8]])
+    cropping = Augmentation(short_side=50, long_side=50, flip=0.0, scale=(1.0, 1.0), crop=1.0, crop_least=0.5)
+    kept = [len(cropping(image, boxes, np.array([1]), seed)[2]) for seed in range(40)]
+    assert 0 in kept and 1 in kept
+
+
+def test_padding_is_right_and_bottom_with_truths_marked() -> None:
+    images = [painted(30, 50, [(2, 2, 10, 10), (20, 20, 30, 30)]), painted(50, 30, [])]
+    truths = [np.array([[2.0, 2, 10, 10], [20, 20, 30, 30]]), np.zeros((0, 4))]
+    from pipeline.data.loader import Sample
+
+    samples = []
+    for name, image, boxes in zip("ab", images, truths, strict=True):
+        pixels, scaled, labels = PLAIN(image, boxes, np.arange(len(boxes)), 0)
+        samples.append(Sample(pixels.transpose(2, 0, 1), scaled, labels, name))
+    batch = collate(samples, divisor=32)
+    assert batch.images.pixels_N3HW.shape == (2, 3, 64, 64) and batch.images.pixels_N3HW.dtype == torch.uint8
+    assert batch.images.sizes_N2.tolist() == [[38, 64], [64, 38]]
+    assert batch.targets.labels_NG.tolist() == [[0, 1], [-1, -1]]
+    assert int(batch.images.pixels_N3HW[0, :, 38:].max()) == 0
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory):
+    """Seven pictures, each painted in its own grey, one with a crowd."""
+    from tests.data.simple import simple_dataset
+
+    return simple_dataset(tmp_path_factory.mktemp("loader"), pictures=7).split("train")
+
+
+def test_the_stream_is_the_same_for_any_number_of_workers(split, tmp_path: Path) -> None:
+    streams = []
+    for workers in (0, 2):
+        pictures = TrainingPictures(split, WILD, "rgb", seed=3)
+        streams.append(list(training_batches(pictures, 3, 32, first=0, steps=5, workers=workers)))
+    for one, two in zip(*streams, strict=True):
+        assert one.names == two.names
+        assert torch.equal(one.images.pixels_N3HW, two.images.pixels_N3HW)
+        assert torch.equal(one.targets.boxes_NG4, two.targets.boxes_NG4)
+
+
+def test_a_stream_entered_later_goes_on_where_it_would_have_been(split) -> None:
+    pictures = TrainingPictures(split, WILD, "rgb", seed=3)
+    whole = [batch.names for batch in training_batches(pictures, 3, 32, first=0, steps=6, workers=0)]
+    assert [batch.names for batch in training_batches(pictures, 3, 32, first=4, steps=6, workers=0)] == whole[4:]
+
+
+def test_each_lap_shows_every_picture_once_in_a_new_order(split) -> None:
+    pictures = TrainingPictures(split, PLAIN, "rgb", seed=3)
+    laps = [[pictures[lap * 7 + place].name for place in range(7)] for lap in range(3)]
+    assert all(sorted(lap) == sorted(split.images.file_names) for lap in laps)
+    assert len({tuple(lap) for lap in laps}) == 3
+
+
+def test_channels_are_ordered_as_the_model_wants(split) -> None:
+    rgb, bgr = (TrainingPictures(split, PLAIN, channels, seed=3)[0].pixels_3HW for channels in ("rgb", "bgr"))
+    assert not np.array_equal(rgb, bgr)
+    np.testing.assert_array_equal(rgb, bgr[::-1])
+
+
+def test_crowds_and_unknown_classes_are_not_taught(split) -> None:
+    taught = sum(len(TrainingPictures(split, PLAIN, "rgb", seed=3)[place].labels_G) for place in range(7))
+    annotations = split.annotations
+    assert taught == int((~annotations.crowd_A & (annotations.label_A >= 0)).sum()) < len(annotations.label_A)

@@ -1,0 +1,73 @@
+"""Small detectors and batches that the tests of this folder share."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pydantic
+import torch
+import yaml
+
+from pipeline.detector.build import build_detector
+from pipeline.detector.config import FasterRCNNConfig, ModelConfig, RetinaNetConfig
+from pipeline.detector.detector import Detector
+from pipeline.structures import Images, Targets
+
+CONF = Path(__file__).resolve().parents[2] / "conf" / "model"
+
+
+def read_config(name: str) -> ModelConfig:
+    """conf/model/<name>.yaml, validated."""
+    return pydantic.TypeAdapter(ModelConfig).validate_python(yaml.safe_load((CONF / f"{name}.yaml").read_text()))
+
+
+def tiny_two_stage() -> FasterRCNNConfig:
+    cfg = read_config("faster_rcnn_tiny")
+    assert isinstance(cfg, FasterRCNNConfig)
+    return cfg
+
+
+def tiny_one_stage() -> RetinaNetConfig:
+    """A RetinaNet on the tiny two-stage model's backbone."""
+    two, one = tiny_two_stage(), read_config("retinanet_r50_fpn")
+    assert isinstance(one, RetinaNetConfig)
+    return replace(
+        one,
+        input=two.input,
+        backbone=two.backbone,
+        fpn=replace(two.fpn, stages=("res3", "res4"), top="p6p7", top_input="backbone"),
+        anchors=replace(two.anchors, sizes=((16, 20),)),
+        levels=("p3", "p4", "p5", "p6"),
+        head=replace(one.head, convs=1),
+        candidates=50,
+    )
+
+
+def lively(cfg: ModelConfig, classes: int = 3, seed: int = 0) -> Detector:
+    """A model whose random weights give many different scores, so that thresholds, NMS and limits all have work."""
+    torch.manual_seed(seed)
+    model = build_detector(cfg, classes)
+    model.train()
+    with torch.no_grad():
+        model.features(batch(model, [(64, 64)])[0])  # moves batch statistics off their defaults
+        for name, parameter in model.named_parameters():
+            if name.endswith(("objectness_logits.weight", "cls_score.weight", "anchor_deltas.weight", "bbox_pred.weight")):
+                parameter.normal_(std=1.5 / parameter[0].numel() ** 0.5)
+            if name == "head.cls_score.bias":
+                parameter.fill_(-3)
+    return model.eval()
+
+
+def batch(model: Detector, sizes: list[tuple[int, int]], truths: int = 4, classes: int = 3, seed: int = 1) -> tuple[Images, Targets]:
+    """Random pictures of the sizes, padded to the divisor, and up to `truths` boxes each; image 0 has the most."""
+    generator = torch.Generator().manual_seed(seed)
+    extent = torch.tensor(sizes)
+    height, width = (-(-int(side) // model.divisor) * model.divisor for side in extent.amax(0))
+    pixels = torch.randint(0, 256, (len(sizes), 3, height, width), dtype=torch.uint8, generator=generator)
+    boxes, labels = torch.zeros(len(sizes), max(truths, 1), 4), torch.full((len(sizes), max(truths, 1)), -1)
+    for n, (h, w) in enumerate(sizes):
+        count = max(truths - n, 0)
+        corner = torch.rand(count, 2, generator=generator) * torch.tensor([w, h]) * 0.6
+        side = torch.rand(count, 2, generator=generator) * torch.tensor([w, h]) * 0.35 + 3
+        boxes[n, :count] = torch.cat([corner, corner + side], 1)
+        labels[n, :count] = torch.randint(0, classes, (count,), generator=generator)
+    return Images(pixels, extent), Targets(boxes, labels)

@@ -1,0 +1,106 @@
+"""`detect` as one ONNX graph of standard operators: equal to torch for any batch, height and width."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ops_cuda
+from pipeline.detector.config import ModelConfig
+from pipeline.detector.detector import Detector
+from pipeline.structures import Images
+from tests.detector.models import batch, lively, tiny_one_stage, tiny_two_stage
+
+SIZES = [
+    [(64, 64)],
+    [(96, 64), (50, 33), (90, 61)],
+    [(32, 160), (20, 100)],
+    [(128, 128), (128, 100), (64, 128), (1, 1), (127, 3)],
+]
+
+
+class TensorInterface(nn.Module):
+    """`detect` between plain tensors, as the ONNX file has it."""
+
+    def __init__(self, model: Detector) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        found = self.model.detect(Images(pixels, sizes))
+        return found.boxes_ND4, found.scores_ND, found.labels_ND, found.count_N
+
+
+def export(model: Detector, path: Path) -> None:
+    images, _ = batch(model, [(64, 96), (60, 80)])
+    dim = torch.export.Dim
+    side = {"h": dim("h", min=1, max=64) * model.divisor, "w": dim("w", min=1, max=64) * model.divisor}
+    number = dim("batch", min=1, max=128)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            TensorInterface(model),
+            (images.pixels_N3HW, images.sizes_N2),
+            dynamo=True,
+            opset_version=20,
+            input_names=["pixels", "sizes"],
+            output_names=["boxes", "scores", "labels", "count"],
+            dynamic_shapes=({0: number, 2: side["h"], 3: side["w"]}, {0: number}),
+            custom_translation_table=ops_cuda.onnx_translations(),
+            verbose=False,
+        )
+    assert program is not None
+    program.save(path)
+
+
+@pytest.fixture(scope="module", params=[tiny_two_stage, tiny_one_stage], ids=["faster_rcnn", "retinanet"])
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Path]:
+    cfg: ModelConfig = request.param()
+    model, path = lively(cfg), tmp_path_factory.mktemp("onnx") / "detector.onnx"
+    export(model, path)
+    return model, path
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_onnx_equals_torch(exported: tuple[Detector, Path], sizes: list[tuple[int, int]]) -> None:
+    import onnxruntime
+
+    model, path = exported
+    images, _ = batch(model, sizes)
+    with torch.no_grad():
+        expected = model.detect(images)
+    feed = {"pixels": images.pixels_N3HW.numpy(), "sizes": images.sizes_N2.numpy()}
+    boxes, scores, labels, count = onnxruntime.InferenceSession(path).run(None, feed)
+    assert expected.count_N.max() > 3, "the model must find something, or nothing is compared"
+    np.testing.assert_array_equal(count, expected.count_N)
+    np.testing.assert_array_equal(labels, expected.labels_ND)
+    np.testing.assert_allclose(boxes, expected.boxes_ND4, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(scores, expected.scores_ND, rtol=0, atol=1e-4)
+
+
+def test_standard_operators_only(exported: tuple[Detector, Path]) -> None:
+    import onnx
+
+    graph = onnx.load(exported[1])
+    assert {domain.domain for domain in graph.opset_import} <= {""}
+    assert not graph.functions
+    onnx.checker.check_model(graph, full_check=True)
+
+
+def test_no_detection_at_all(tmp_path: Path) -> None:
+    import onnxruntime
+
+    model = lively(tiny_two_stage())
+    with torch.no_grad():
+        model.roi_heads.box_predictor.cls_score.bias[-1] = 100.0  # type: ignore[union-attr, index, operator]
+    images, _ = batch(model, [(64, 64), (40, 40)])
+    assert model.detect(images).count_N.tolist() == [0, 0]
+    export(model, tmp_path / "detector.onnx")
+    feed = {"pixels": images.pixels_N3HW.numpy(), "sizes": images.sizes_N2.numpy()}
+    boxes, scores, labels, count = onnxruntime.InferenceSession(tmp_path / "detector.onnx").run(None, feed)
+    assert count.tolist() == [0, 0] and (labels == -1).all() and not boxes.any() and not scores.any()

@@ -1,0 +1,109 @@
+"""A small clean dataset to plant faults in."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from pipeline.data.annotations import Annotations, ImageTable, PolygonPool
+from pipeline.data.dataset import Category, Dataset, DatasetInfo, Split
+from pipeline.labels.check import Limits, Severity
+from pipeline.labels.checks import CHECKS
+from pipeline.labels.columns import Columns, Finding
+from pipeline.labels.config import Gate, Page, ValidateConfig
+from pipeline.labels.pictures import inspect
+
+CLASSES = {3: "cat", 7: "dog"}
+
+
+class Planted:
+    """Pictures of 100 x 80 noise on disk, annotations in memory; `dataset()` makes the columns."""
+
+    def __init__(self, folder: Path, pictures: dict[str, list[str]] | None = None) -> None:
+        self.folder = folder
+        self.images: dict[str, list[dict[str, Any]]] = {}
+        self.annotations: dict[str, list[dict[str, Any]]] = {}
+        for split, names in (pictures or {"train": ["a.png", "b.png"], "val": ["c.png"]}).items():
+            self.images[split], self.annotations[split] = [], []
+            for name in names:
+                self.picture(split, name)
+                self.box(split, name, (10, 10, 40, 40), 3)
+                self.box(split, name, (50, 20, 90, 70), 7)
+
+    def picture(self, split: str, name: str, stored: tuple[int, int] = (100, 80), seed: int | None = None, **extra: Any) -> Path:
+        """A picture of noise, its own for every name unless `seed` is given."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(sum(name.encode()) if seed is None else seed).integers(0, 255, (80, 100, 3), np.uint8)
+        Image.fromarray(noise).save(path)
+        self.images[split].append({"name": name, "size": stored, "extra": extra})
+        return path
+
+    def box(self, split: str, picture: str | None, box: tuple[float, ...], category: int, **more: Any) -> int:
+        """An annotation; returns its id, which counts from 1 within the split."""
+        identity = len(self.annotations[split]) + 1
+        self.annotations[split].append({"id": identity, "picture": picture, "box": box, "category": category, **more})
+        return identity
+
+    def dataset(self) -> Dataset:
+        """As `open_dataset` would give it."""
+        info = DatasetInfo(tuple(Category(i, name) for i, name in CLASSES.items()), "planted", "by hand")
+        splits = {}
+        for name, images in self.images.items():
+            images = sorted(images, key=lambda image: image["name"])
+            names = [image["name"] for image in images]
+            table = ImageTable(
+                np.arange(1, len(names) + 1),
+                names,
+                np.array([image["size"][0] for image in images], np.int32),
+                np.array([image["size"][1] for image in images], np.int32),
+                {row: image["extra"] for row, image in enumerate(images) if image["extra"]},
+            )
+            splits[name] = Split(name, table, self._columns(self.annotations[name], names), self.folder)
+        return Dataset(info, splits)
+
+    def columns(self, max_pixels: int = 10**8) -> Columns:
+        """What checks see."""
+        dataset = self.dataset()
+        return Columns(dataset, inspect(dataset, max_pixels))
+
+    def found(self, code: str, **limits: float) -> list[Finding]:
+        """The findings of one check."""
+        chosen = Limits(**({"near_duplicate_iou": 0.8, "outside_px": 1.0, "max_pixels": 10**8} | limits))
+        data, check = self.columns(chosen.max_pixels), CHECKS[code](Severity.ERROR, chosen)
+        return list(data.listed(check.find(data)))
+
+    def _columns(self, records: list[dict[str, Any]], names: list[str]) -> Annotations:
+        rows = sorted(records, key=lambda r: (names.index(r["picture"]) if r["picture"] else -1, r["id"]))
+        category_A = np.array([r["category"] for r in rows], np.int64)
+        boxes_A4 = np.array([r["box"] for r in rows], np.float64).reshape(-1, 4)
+        known = list(CLASSES)
+        return Annotations(
+            ids_A=np.array([r["id"] for r in rows], np.int64),
+            image_A=np.array([names.index(r["picture"]) if r["picture"] else -1 for r in rows], np.int32),
+            category_A=category_A,
+            label_A=np.array([known.index(c) if c in known else -1 for c in category_A.tolist()], np.int64),
+            boxes_A4=boxes_A4,
+            area_A=(boxes_A4[:, 2:] - boxes_A4[:, :2]).prod(axis=1),
+            crowd_A=np.array([r.get("crowd", False) for r in rows], np.bool_),
+            source_ids=[None] * len(rows),
+            polygons=PolygonPool.empty(len(rows)),
+            rle={},
+            keypoints_AK3=None,
+            extra={row: r["extra"] for row, r in enumerate(rows) if "extra" in r},
+        )
+
+
+def settings(fix: str = "safe", gate: float = 1.0, **severity: str) -> ValidateConfig:
+    """The shipped settings with another fix, gate and severities (underscores for the dashes of codes)."""
+    shipped = yaml.safe_load(Path("conf/validate/default.yaml").read_text())
+    chosen = shipped["severity"] | {code.replace("_", "-"): value for code, value in severity.items()}
+    return ValidateConfig(
+        fix=fix,  # type: ignore[arg-type]
+        gate=Gate(annotations=gate, pictures=gate),
+        limits=Limits(**shipped["limits"]),
+        page=Page(**shipped["page"]),
+        severity={code: Severity(value) for code, value in chosen.items()},
+    )

@@ -1,0 +1,129 @@
+"""Settings: every mistake is one line that names the field and the choices; a stale snapshot is noticed."""
+
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import settings
+from pipeline.errors import ConfigError, UserError
+from pipeline.layout import Layout
+
+
+@pytest.fixture
+def checkout(root: Path, tmp_path: Path) -> Path:
+    """A folder with its own conf/ and a fresh snapshot."""
+    shutil.copytree(root / "conf", tmp_path / "conf")
+    settings.write_params([], tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("model=faster_rcn", ["model=faster_rcn is not known", "Did you mean faster_rcnn_", "retinanet_r50_fpn"]),
+        ("train.stps=5", ["train.stps is not known", "Did you mean steps?", "validate_every"]),
+        ("train.optimizer.momentum=1", ["train.optimizer.momentum is not known", "weight_decay"]),
+        ("modle.kind=x", ["modle.kind is not known", "Did you mean model?"]),
+        ("train.steps=abc", ["train.steps='abc'", "integer"]),
+        ("train.batch=0", ["train.batch=0", "above 0"]),
+        ("train.optimizer.kind=adam", ["train.optimizer.kind='adam'", "sgd", "adamw"]),
+        ("train.augment.scale=[2,1]", ["train.augment.scale=[2.0, 1.0]", "rising"]),
+        ("compute.device=gpu", ["compute.device='gpu'", "'cpu' or 'cuda'"]),
+        ("+train.new=1", ["train.new is not known", "log_every"]),
+        ("train.steps", ["train.steps is not an override", "field=value"]),
+        ("train.optimizer={kind: sgd, lr: 0.1}", ["train.optimizer.momentum is missing"]),
+        ("model.roi.select.score=[1]", ["model.roi.select.score=[1]", "number"]),
+        ("seed=null", ["seed='null'", "integer"]),
+    ],
+)
+def test_a_wrong_override_is_one_line_with_field_and_choices(root: Path, override: str, says: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings.load([override], root)
+    message = str(caught.value)
+    assert "\n" not in message and message.startswith("config: ")
+    assert [word for word in says if word not in message] == []
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("group", ["dataset", "model", "validate", "train", "evaluate", "quantize", "export", "compute", "tracking"])
+def test_every_choice_of_every_group_composes(root: Path, group: str) -> None:
+    choices = sorted(path.stem for path in (root / "conf" / group).glob("*.yaml"))
+    assert choices
+    for choice in choices:
+        needed = [f"dataset.source={root}"] if group == "dataset" and choice != "shapes" else []
+        settings.load([f"{group}={choice}", *needed], root)
+
+
+def test_overrides_reach_the_typed_settings(root: Path) -> None:
+    loaded = settings.load(["train.steps=7", "model=retinanet_lite0_fpn"], root)
+    assert loaded.train.steps == 7 and loaded.model.kind == "retinanet"
+
+
+def test_the_committed_snapshot_is_fresh(root: Path) -> None:
+    settings.check_params(root)
+    assert settings.snapshot_overrides(root) == []
+
+
+def test_a_forgotten_snapshot_fails_with_the_command_that_mends_it(checkout: Path) -> None:
+    settings.check_params(checkout)
+    path = checkout / "conf/train/default.yaml"
+    path.write_text(path.read_text().replace("steps: 240", "steps: 241"))
+    with pytest.raises(UserError, match=r"train\.steps\n.*python -m pipeline config$"):
+        settings.check_params(checkout)
+    settings.write_params([], checkout)
+    settings.check_params(checkout)
+
+
+def test_a_snapshot_with_overrides_stays_fresh_until_conf_changes(checkout: Path) -> None:
+    settings.write_params(["train.steps=9", "model.rpn.nms=0.6"], checkout)
+    settings.check_params(checkout)
+    assert settings.load(root=checkout).train.steps == 9
+    path = checkout / "conf/train/default.yaml"
+    path.write_text(path.read_text().replace("batch: 8", "batch: 4"))
+    with pytest.raises(UserError, match=r"train\.batch\n.*config train\.steps=9 model\.rpn\.nms=0\.6"):
+        settings.check_params(checkout)
+
+
+def test_an_edited_snapshot_is_noticed(checkout: Path) -> None:
+    path = checkout / "params.yaml"
+    path.write_text(path.read_text().replace("seed: 0", "seed: 5"))
+    with pytest.raises(UserError, match="seed"):
+        settings.check_params(checkout)
+
+
+def test_a_snapshot_that_dvc_composed_is_checked_for_its_values(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = settings.compose(["train.steps=9"], checkout)
+    (checkout / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(UserError, match=r"train\.steps"):
+        settings.check_params(checkout)
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "abc")
+    settings.check_params(checkout)
+    values["train"]["steps"] = -1
+    (checkout / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError, match=r"train\.steps"):
+        settings.check_params(checkout)
+
+
+def test_an_equal_snapshot_is_not_rewritten(checkout: Path) -> None:
+    before = (checkout / "params.yaml").stat().st_mtime_ns
+    settings.write_params([], checkout)
+    assert (checkout / "params.yaml").stat().st_mtime_ns == before
+
+
+def test_a_wrong_setting_leaves_the_snapshot_alone(checkout: Path) -> None:
+    before = (checkout / "params.yaml").read_bytes()
+    with pytest.raises(ConfigError):
+        settings.write_params(["train.steps=-1"], checkout)
+    assert (checkout / "params.yaml").read_bytes() == before
+
+
+def test_a_stage_gets_its_own_groups_and_its_digest_follows_them(root: Path) -> None:
+    configs = [settings.load(overrides, root) for overrides in ([], ["train.steps=7"], ["export.batch=2"])]
+    stages = [settings.stage_config("train", config, Layout(root)) for config in configs]
+    assert {field.name for field in fields(stages[0])} == {"layout", *stages[0].params()}
+    plain, longer, elsewhere = (stage.digest("data") for stage in stages)
+    assert plain == elsewhere != longer
+    assert stages[0].digest("other data") != plain
