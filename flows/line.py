@@ -7,9 +7,8 @@ Exit 0 when it went well; 1 with one message when a stage failed; 2 when a setti
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).absolute().parent.parent))  # run from a checkout, never installed
 
@@ -19,8 +18,9 @@ be_offline()  # before Prefect reads the environment
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Failed, State
+from prefect.states import Failed
 
 from flows.stage import CHECKOUT, Outcome, child_environment, run_stage
 from flows.summary import Summary, summarise
@@ -29,7 +29,6 @@ from pipeline.errors import UserError
 from pipeline.files import digest_file, locked
 from pipeline.layout import Layout
 from pipeline.process import run_streamed
-from pipeline.provenance import flat, git_tags
 
 STAGES = ("settings", *settings.STAGES)
 LAYOUT = Layout(CHECKOUT)
@@ -73,8 +72,9 @@ def run_line(config: settings.Settings) -> Summary:
     with flow_tracking(config, outcomes) as run:
         for stage in STAGES:
             outcomes[stage] = bring_up_to_date(stage, run)
-            if run is not None and stage in settings.STAGES and outcomes[stage] != "ran":
-                tracking.carry_stage(run, stage, LAYOUT)
+            if run is not None and stage in settings.STAGES:
+                record = tracking.record_stage if outcomes[stage] == "ran" else tracking.carry_stage
+                record(run, stage, LAYOUT)
     summary = summarise(LAYOUT, config.tracking, run.run_id if run else None, nothing_to_do=False)
     create_markdown_artifact(summary.markdown(), key="where-to-look", description="Figures of this run and where its results are")
     if summary.classes:
@@ -95,26 +95,26 @@ def bring_up_to_date(stage: str, run: tracking.Recorder | None) -> Outcome:
     state = run_stage.with_options(name=stage, task_run_name=stage)(stage, extra, return_state=True)
     if not state.is_completed():
         raise UserError(state.message or f"{stage}: ended as {state.name}")
-    outcome: Outcome = state.result()
-    return outcome
+    return cast(Outcome, state.result())
 
 
 @contextmanager
 def flow_tracking(config: settings.Settings, outcomes: dict[str, Outcome]) -> Iterator[tracking.Recorder | None]:
-    """The flow's MLflow run, with the settings at its start and DVC's record of the results at its end; None when tracking is off."""
+    """The flow's MLflow run: the settings at its start, DVC's record of the results at its end. None when tracking is off."""
     if not config.tracking.enabled:
         yield None
         return
     run = tracking.Recorder(config.tracking, CHECKOUT)
     run.open(name=f"line {flow_run.name or ''}".strip())
-    run.params(flat(asdict(config)))
-    run.tags(git_tags(CHECKOUT) | {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": str(flow_run.name)})
+    tracking.start_run(run, config, LAYOUT)
+    run.tags({"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": str(flow_run.name)})
     status = "KILLED"
     try:
         yield run
         status = "FINISHED"
-    except UserError:
+    except UserError as error:
         status = "FAILED"
+        run.tags({"failure": str(error)})
         raise
     finally:
         record = CHECKOUT / "dvc.lock"
@@ -127,7 +127,7 @@ def flow_tracking(config: settings.Settings, outcomes: dict[str, Outcome]) -> It
 def main(overrides: Sequence[str]) -> int:
     """Run the flow in this process; returns the exit status."""
     if {"-h", "--help"} & set(overrides):
-        print("usage: python -m flows.line [overrides]\n\nRuns the whole line; overrides change settings, such as dataset=voc dataset.source=PATH.")
+        print("usage: python -m flows.line [overrides]\n\nRuns the whole line. Overrides: dataset=voc dataset.source=PATH ...")
         return 0
     try:
         settings.check(settings.compose(overrides, CHECKOUT))  # a wrong setting is told at once, not after Prefect has started
@@ -138,7 +138,7 @@ def main(overrides: Sequence[str]) -> int:
     if not state.is_completed():
         print(f"\n{state.message or state.name}", file=sys.stderr)
         return 1
-    summary: Summary = state.result()
+    summary = cast(Summary, state.result())
     print(f"\n{summary.text()}")
     return 0
 

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Failed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Failed
 
 from pipeline.process import Ended, run_streamed
 
@@ -24,10 +25,11 @@ CHECKOUT = Path(__file__).absolute().parent.parent
 # What DVC says around the stage's own words; the patterns are part of its command line since 1.0.
 _SKIPPED = re.compile(r"Stage '.*' didn't change, skipping")
 _RESTORED = re.compile(r"Stage '.*' is cached - skipping run, checking out outputs")
-_FAILED = re.compile(r"ERROR: failed to reproduce '.*': (?:failed to run: .*, exited with (?P<code>-?\d+)|(?P<own>.*))")
+_FAILED = re.compile(r"ERROR: failed to reproduce '[^']*': (?:failed to run: .*, exited with (?P<code>-?\d+)|(?P<own>.*))")
 _NOISE = re.compile(
-    r"(Data and pipelines are up to date\.|Use `dvc push` to send.*|To track the changes with git, run:|To enable auto staging, run:"
-    r"|\s+git add .*|\s+dvc config core\.autostage true|(Updating|Generating) lock file.*|> python -m pipeline .*|Running stage .*)$"
+    r"(Data and pipelines are up to date\.|Use `dvc push` to send.*|To track the changes with git, run:|\s+git add .*"
+    r"|To enable auto staging, run:|\s+dvc config core\.autostage true|(Updating|Generating) lock file.*"
+    r"|> python -m pipeline .*|Running stage .*)$"
 )
 
 
@@ -40,7 +42,7 @@ class Cause:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def run_stage(name: str, extra: Mapping[str, str]) -> Outcome | State[Any]:
+def run_stage(name: str, extra: dict[str, str]) -> Outcome | State[Any]:
     """Bring stage `name` of dvc.yaml up to date; `extra` goes into its environment.
 
     A failed stage is a Failed state whose message is the stage's own: Prefect would print a stack trace for an exception.
@@ -73,7 +75,7 @@ def repro(name: str) -> list[str]:
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """This process's environment, in which `python` is this very interpreter whether or not its environment is activated."""
     path = os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)))
-    return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"} | extra
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **extra}
 
 
 def cause(name: str, ended: Ended) -> Cause:

@@ -1,8 +1,9 @@
 """Assign each box (anchor or proposal) to a truth by IoU thresholds.
 
 What: a box takes the truth of its highest IoU (the first one on ties) and the label of the interval `low <= IoU < high` in which
-that IoU falls. With `low_quality`, a box that ties the best IoU of any truth also gets label 1 and keeps its own match; so a truth
-that overlaps nothing (best IoU 0) makes every zero-IoU box positive, as in the reference. Truths with valid False match nothing.
+that IoU falls. With `low_quality`, a box that ties the best IoU of any truth also gets label 1 and keeps its own match; so a
+truth that overlaps nothing (best IoU 0) makes every zero-IoU box positive, as in the reference. Truths with valid False match
+nothing.
 Limits: IoU in float32; boxes (x1, y1, x2, y2) with x2 >= x1. Memory is O(boxes + truths): no matrix.
 Source: Ren et al. 2015 (Faster R-CNN), section 3.1.2. No gradient.
 CUDA: until the kernel exists, tensors go through the host (a synchronisation).
@@ -135,7 +136,8 @@ def _match_boxes_fake(
 
 
 LIBRARY.define(
-    "match_boxes(Tensor boxes, Tensor truths, Tensor valid, float[] thresholds, int[] labels, bool low_quality) -> (Tensor, Tensor)"
+    "match_boxes(Tensor boxes, Tensor truths, Tensor valid, float[] thresholds, int[] labels, bool low_quality) "
+    "-> (Tensor match, Tensor label)"
 )
 LIBRARY.impl("match_boxes", _match_boxes_cpu, "CPU")
 LIBRARY.impl("match_boxes", _match_boxes_cuda, "CUDA")

@@ -1,8 +1,8 @@
 """Non-maximum suppression of padded batches.
 
 What: greedy NMS within each (row of the batch, group); groups are classes or FPN levels, told apart by number and not by shifting
-coordinates. A box goes when `intersection / union > threshold` with a kept box of its group. Equal scores keep the earlier box, as
-torch's stable sort.
+coordinates. A box goes when `intersection / union > threshold` with a kept box of its group. Equal scores keep the earlier box,
+as torch's stable sort.
 Limits: IoU in float32; boxes (x1, y1, x2, y2) with x2 >= x1; scores of real rows are finite (mark others as padding).
 Source: the greedy method of Faster R-CNN (Ren et al. 2015). No gradient.
 CUDA: until the kernel exists, tensors go through the host (a synchronisation).
@@ -26,9 +26,7 @@ def nms(
 
     `groups` (int64) are 0..group_count-1; -1 marks a padded row, which is neither kept nor suppresses.
     """
-    index_NL, count_N = torch.ops.detectline.nms(
-        boxes_NK4.detach(), scores_NK.detach(), groups_NK, group_count, threshold, limit
-    )
+    index_NL, count_N = torch.ops.detectline.nms(boxes_NK4.detach(), scores_NK.detach(), groups_NK, group_count, threshold, limit)
     return index_NL, count_N
 
 
@@ -105,9 +103,7 @@ def _nms_fake(
     return boxes.new_empty((rows, limit), dtype=torch.int64), boxes.new_empty((rows,), dtype=torch.int64)
 
 
-LIBRARY.define(
-    "nms(Tensor boxes, Tensor scores, Tensor groups, int group_count, float threshold, int limit) -> (Tensor, Tensor)"
-)
+LIBRARY.define("nms(Tensor boxes, Tensor scores, Tensor groups, int group_count, float threshold, int limit) -> (Tensor, Tensor)")
 LIBRARY.impl("nms", _nms_cpu, "CPU")
 LIBRARY.impl("nms", _nms_cuda, "CUDA")
 torch.library.register_fake("detectline::nms", _nms_fake, lib=LIBRARY)
@@ -115,8 +111,9 @@ torch.library.register_fake("detectline::nms", _nms_fake, lib=LIBRARY)
 
 def onnx_translation() -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The op and its form in standard ONNX operators: one NonMaxSuppression over scores [N, groups, K], then the best `limit`."""
-    from onnxscript import opset20 as op
+    from onnxscript import opset20
 
+    op: Any = opset20  # its own types say that a constant may be of any type, and refuse it as an index
     lowest = float(np.finfo(np.float32).min)
 
     # Untyped tensor arguments: onnxscript reads annotations as attributes.

@@ -214,7 +214,8 @@ def onnx_translation() -> tuple[Callable[..., Any], Callable[..., Any]]:
     Each level gets one box outside the picture before its rows, so that none runs on nothing; rows on level -1 read it: zeros.
     """
     import onnxscript
-    from onnxscript import opset20 as op
+
+    op: Any = onnxscript.opset20
 
     def roi_align_onnx(  # type: ignore[no-untyped-def]
         features: Sequence[onnxscript.FLOAT],

@@ -1,6 +1,6 @@
 """Focal loss of independent sigmoids, with its gradient in closed form.
 
-What: alpha_t (1 - p_t)^gamma * -log(p_t) per element, where p_t is the probability given to the truth; alpha < 0 means no weighting.
+What: alpha_t (1 - p_t)^gamma * -log(p_t) per element, where p_t is the probability of the truth; alpha < 0 means no weighting.
 Limits: targets are exactly 0 or 1, in the logits' dtype. No gradient to the targets.
 Source: Lin et al. 2017 (RetinaNet), equation 5.
 CUDA: the same tensor expressions run on the device, without synchronisation.
@@ -44,9 +44,7 @@ def _backward(upstream: Tensor, logits: Tensor, targets: Tensor, alpha: float, g
 # -- registration: schema, fake (from the composite form), autograd --
 
 LIBRARY.define("sigmoid_focal_loss(Tensor logits, Tensor targets, float alpha, float gamma) -> Tensor")
-LIBRARY.define(
-    "sigmoid_focal_loss_backward(Tensor upstream, Tensor logits, Tensor targets, float alpha, float gamma) -> Tensor"
-)
+LIBRARY.define("sigmoid_focal_loss_backward(Tensor upstream, Tensor logits, Tensor targets, float alpha, float gamma) -> Tensor")
 LIBRARY.impl("sigmoid_focal_loss", _forward, "CompositeExplicitAutograd")
 LIBRARY.impl("sigmoid_focal_loss_backward", _backward, "CompositeExplicitAutograd")
 

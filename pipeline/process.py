@@ -4,7 +4,7 @@ Linux only. A child runs in a session of its own, so that one signal ends it wit
 to die when its parent does (`PR_SET_PDEATHSIG`), so that even `kill -9` of the parent leaves nothing behind.
 
 Run as a script (`python process.py PARENT COMMAND...`) this file is the launcher: it ties itself to PARENT, then becomes COMMAND.
-A `preexec_fn` would do the same inside a forked copy of a threaded process, where Python code can deadlock. Standard library only.
+A `preexec_fn` would do the same in a forked copy of a threaded process, where Python code can deadlock. Standard library only.
 """
 
 import ctypes
@@ -58,7 +58,7 @@ def run_streamed(
     """Run `command` to its end and hand each line of its output to `on_line` as it comes, in the calling thread.
 
     However this call ends (the child's exit, an exception in `on_line`, Ctrl-C, cancellation), every process of the child's
-    session is gone afterwards: asked by SIGTERM, and killed after `grace` seconds. `keep` bounds the lines kept of standard error.
+    session is gone afterwards: asked by SIGTERM, killed after `grace` seconds. `keep` bounds the lines kept of standard error.
     """
     launcher = [sys.executable, "-I", str(Path(__file__).absolute()), str(os.getpid())]
     process = subprocess.Popen(
@@ -84,10 +84,13 @@ def run_streamed(
 
 def _stream(process: subprocess.Popen[bytes], on_line: Callable[[str], None], errors: deque[str]) -> None:
     """Read both pipes until they close, or until the child is gone and nothing more comes (a stray may hold them open)."""
-    rests = {process.stdout: b"", process.stderr: b""}
+    assert process.stdout is not None  # opened by run_streamed
+    assert process.stderr is not None
+    error_fd = process.stderr.fileno()
+    rests = {process.stdout.fileno(): b"", error_fd: b""}
     with selectors.DefaultSelector() as selector:
-        for pipe in rests:
-            selector.register(pipe, selectors.EVENT_READ)  # type: ignore[arg-type]
+        for fd in rests:
+            selector.register(fd, selectors.EVENT_READ)
         while selector.get_map():
             ready = selector.select(timeout=0.5)
             if not ready and process.poll() is not None:
@@ -95,14 +98,13 @@ def _stream(process: subprocess.Popen[bytes], on_line: Callable[[str], None], er
             for key, _ in ready:
                 piece = os.read(key.fd, 1 << 16)
                 if not piece:
-                    selector.unregister(key.fileobj)
-                # a progress bar's \r ends a line too
-                *lines, rests[key.fileobj] = (rests[key.fileobj] + piece).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")  # type: ignore[index]
+                    selector.unregister(key.fd)
+                # the carriage return of a progress bar ends a line too
+                *lines, rests[key.fd] = (rests[key.fd] + piece).replace(b"\r", b"\n").split(b"\n")
                 for line in lines:
-                    _hand_over(line, key.fileobj is process.stderr, on_line, errors)
-    for pipe, rest in rests.items():
-        if rest:
-            _hand_over(rest, pipe is process.stderr, on_line, errors)
+                    _hand_over(line, key.fd == error_fd, on_line, errors)
+    for fd, rest in rests.items():
+        _hand_over(rest, fd == error_fd, on_line, errors)
 
 
 def _hand_over(line: bytes, is_error: bool, on_line: Callable[[str], None], errors: deque[str]) -> None:
@@ -138,7 +140,7 @@ def _signal_group(process: subprocess.Popen[bytes], sign: int) -> bool:
 def _launch(parent: int, command: Sequence[str]) -> None:
     die_with_parent(parent)
     try:
-        os.execvp(command[0], command)
+        os.execvp(command[0], list(command))
     except OSError as error:
         print(f"{command[0]}: cannot be started: {error.strerror}", file=sys.stderr)
         sys.exit(127)

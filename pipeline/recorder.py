@@ -1,6 +1,6 @@
-"""The process that talks to MLflow: `python -m pipeline.recorder PARENT`, fed by pipeline/tracking.py with one JSON object a line.
+"""The process that talks to MLflow: `python -m pipeline.recorder PARENT`, fed by pipeline/tracking.py, one JSON object a line.
 
-Operations: open, params, tags, metrics, file, carry, register, end. The answer to `open` is one line on standard output,
+Operations: open, params, tags, metrics, final, file, carry, register, end. The answer to `open` is one line on standard output,
 {"run_id": ...} or {"error": ...}. Later faults are said on standard error and make the exit status 3; the next operation is tried
 all the same. When the input ends without `end` (the parent died) the run is marked KILLED.
 """
@@ -37,7 +37,7 @@ class Run:
     def _create(self, experiment: str, artifacts: str | None, name: str) -> str:
         found = self.client.get_experiment_by_name(experiment)
         if found is not None and found.lifecycle_stage == "deleted":
-            raise ValueError(f"the experiment {experiment!r} was deleted in MLflow; restore it there, or set another tracking.experiment")
+            raise ValueError(f"experiment {experiment!r} was deleted in MLflow; restore it, or set another tracking.experiment")
         where = found.experiment_id if found else self.client.create_experiment(experiment, artifact_location=artifacts)
         return str(self.client.create_run(where, run_name=name or None).info.run_id)
 
@@ -63,6 +63,11 @@ class Run:
         for start in range(0, len(known), 10 * _MOST_VALUES):
             self.client.log_batch(self.run_id, metrics=known[start : start + 10 * _MOST_VALUES])
 
+    def final(self, values: Mapping[str, float], time: int) -> None:
+        """Figures of the whole run: a point at step 0 would spoil a curve of that name."""
+        known = self.client.get_run(self.run_id).data.metrics
+        self.metrics({name: value for name, value in values.items() if _allowed(name) not in known}, 0, time)
+
     def file(self, path: str, folder: str) -> None:
         """A copy of a file."""
         self.client.log_artifact(self.run_id, path, folder or None)
@@ -71,7 +76,8 @@ class Run:
         """Link to the latest run that made this result of `stage`."""
         experiment = self.client.get_run(self.run_id).info.experiment_id
         wanted = f"tags.`made.{stage}` = '{digest}'"
-        found = self.client.search_runs([experiment], wanted, order_by=["attributes.start_time DESC"], max_results=1) if digest else []
+        latest = ["attributes.start_time DESC"]
+        found = self.client.search_runs([experiment], wanted, order_by=latest, max_results=1) if digest else []
         self.tags({f"from.{stage}": found[0].info.run_id if found else "a run that is not tracked here"})
 
     def register(self, path: str, model: str, alias: str) -> None:
@@ -137,6 +143,7 @@ def main(parent: int) -> int:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     return serve(sys.stdin.buffer)
 
 

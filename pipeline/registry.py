@@ -1,10 +1,13 @@
 """The model registry: the exported detector as a version of an MLflow model, found by alias (`models:/detectline@candidate`)."""
 
+import io
 import json
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
 _LONGEST_TAG = 5000
@@ -29,9 +32,13 @@ def register(client: "MlflowClient", uri: str, run_id: str, path: str, model: st
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     extra = [str(file) for file in sorted(Path(path).parent.iterdir()) if file.name in ("deploy.json", "detector.int8.onnx")]
-    with mlflow.start_run(run_id=run_id):
+    with mlflow.start_run(run_id=run_id), redirect_stderr(io.StringIO()):  # it announces each version there
         stored = mlflow.onnx.log_model(
-            onnx.load(path), name="detector", registered_model_name=model, pip_requirements=["onnxruntime"], extra_files=extra or None
+            onnx.load(path),
+            name="detector",
+            registered_model_name=model,
+            pip_requirements=["onnxruntime"],
+            extra_files=extra or None,
         )
     version = str(stored.registered_model_version)
     for name, value in tags.items():
@@ -42,18 +49,20 @@ def register(client: "MlflowClient", uri: str, run_id: str, path: str, model: st
 
 def _tags(deploy: dict[str, object], run_tags: dict[str, str]) -> dict[str, str]:
     """What tells one version from the next: data, commit, digest of the file, AP of each backend."""
-    tags = {name: run_tags[name] for name in ("git.commit", "dataset.digest", "validated.digest") if name in run_tags}
+    kept: tuple[str, ...] = ("git.commit", "dataset.digest", "validated.digest")
+    tags = {name: run_tags[name] for name in kept if name in run_tags}
     files, parity = deploy.get("files"), deploy.get("parity")
     if isinstance(files, dict) and isinstance(files.get("onnx"), dict):
         tags["digest"] = str(files["onnx"].get("digest", ""))
     if isinstance(parity, dict):
         for backend, numbers in parity.items():
-            if isinstance(numbers, dict):
-                tags |= {f"{backend}.{name.removeprefix('bbox/')}": f"{numbers[name]:.4f}" for name in ("bbox/AP", "bbox/AP50") if name in numbers}
+            for name in ("AP", "AP50"):
+                if isinstance(numbers, dict) and f"bbox/{name}" in numbers:
+                    tags[f"{backend}.{name}"] = f"{numbers[f'bbox/{name}']:.4f}"
     return tags
 
 
-def _version_at(client: "MlflowClient", model: str, alias: str):  # type: ignore[no-untyped-def]
+def _version_at(client: "MlflowClient", model: str, alias: str) -> "ModelVersion | None":
     """The version that `alias` names; None when there is none yet."""
     from mlflow.exceptions import MlflowException
 
@@ -64,4 +73,5 @@ def _version_at(client: "MlflowClient", model: str, alias: str):  # type: ignore
 
 
 def _read(path: Path) -> dict[str, object]:
-    return json.loads(path.read_bytes()) if path.exists() else {}
+    values: dict[str, object] = json.loads(path.read_bytes()) if path.exists() else {}
+    return values

@@ -159,7 +159,8 @@ def check(values: object) -> Settings:
     from pydantic import ValidationError
 
     try:
-        return _adapter().validate_python(values)
+        settings: Settings = _adapter().validate_python(values)
+        return settings
     except ValidationError as error:
         raise _field_error(error) from error
 
@@ -261,7 +262,11 @@ def _named_fields(place: list[str]) -> tuple[list[str], list[str]]:
     names: list[str] = []
     known: list[str] = []
     for part in place:
-        options = [option for option in (kind, *get_args(kind), *(b for a in get_args(kind) for b in get_args(a))) if is_dataclass(option)]
+        options = [
+            option
+            for option in (kind, *get_args(kind), *(b for a in get_args(kind) for b in get_args(a)))
+            if is_dataclass(option)
+        ]
         tagged = [option for option in options if part in get_args(get_type_hints(option).get("kind", int))]
         if tagged and not any(part in get_type_hints(option) for option in options):
             kind = tagged[0]
@@ -293,7 +298,7 @@ def _override_error(error: Exception, overrides: Sequence[str], root: Path) -> C
 
 
 def _unknown_key(key: str, root: Path) -> tuple[str, str, list[str]] | None:
-    """The deepest known owner of a dotted `key`, the part it does not know and those it does, when `key` leads nowhere in conf/."""
+    """The deepest known owner of a dotted `key` that leads nowhere in conf/, the part it does not know, and those it does."""
     values: Any = compose([], root)
     parts = key.split(".")
     for depth, part in enumerate(parts):

@@ -15,11 +15,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from pipeline.errors import ConfigError, UserError
 from pipeline.files import digest_bytes, write_json
@@ -116,7 +116,12 @@ class Recorder:
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Figures at one step; `step` makes a curve."""
-        self.send("metrics", values={name: float(value) for name, value in values.items()}, step=step, time=int(time.time() * 1000))
+        plain = {name: float(value) for name, value in values.items()}
+        self.send("metrics", values=plain, step=step, time=int(time.time() * 1000))
+
+    def final(self, values: Mapping[str, float]) -> None:
+        """Figures of the whole run; left out where a curve of that name exists already."""
+        self.send("final", values=values, time=int(time.time() * 1000))
 
     def file(self, path: Path, folder: str = "") -> None:
         """A copy of `path` among the run's artifacts; left out when there is no such file."""
@@ -177,16 +182,18 @@ class Recorder:
 class Curves:
     """Figures of a stage by step; goes nowhere when tracking is off or nobody opened a run."""
 
-    def __init__(self, stage: str = "", recorder: Recorder | None = None) -> None:
-        self.stage, self.recorder = stage, recorder
-        self.names: set[str] = set()
+    def __init__(self, stage: str = "", start: Callable[[], Recorder] | None = None) -> None:
+        """`start` gives the recorder, called with the first figures: most stages draw no curve."""
+        self.stage = stage
+        self.recorder: Recorder | None = None
+        self._start = start
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Queue the figures of one step; costs microseconds."""
+        """Queue the figures of one step; costs microseconds, but for the first, which starts a process."""
+        if self._start is not None and self.recorder is None:
+            self.recorder = self._start()
         if self.recorder is not None:
-            named = {full_name(self.stage, name): value for name, value in figures.items()}
-            self.names.update(named)
-            self.recorder.metrics(named, step)
+            self.recorder.metrics({full_name(self.stage, name): value for name, value in figures.items()}, step)
 
 
 _current = Curves()
@@ -201,41 +208,87 @@ def curves() -> Curves:
 def stage_run(stage: str, config: HasTracking, layout: Layout) -> Iterator[None]:
     """Track one stage: settings and origin before it, its metrics, times and report after it, its curves in between.
 
-    UserError when the store cannot be opened. When the stage fails, the run is marked so and the error goes on.
+    UserError when the store cannot be opened. When the stage fails, the run is marked so and the error goes on. Inside a
+    flow only curves are sent from here: the flow, which has the run open, records the rest (`start_run`, `record_stage`).
     """
-    global _current
     if not config.tracking.enabled:
         yield
-        return
+    elif run_id := os.environ.get(RUN_ID):
+        with _curves_of_flow(stage, config, layout, run_id):
+            yield
+    else:
+        with _run_of_stage(stage, config, layout):
+            yield
+
+
+@contextmanager
+def _curves_of_flow(stage: str, config: HasTracking, layout: Layout, run_id: str) -> Iterator[None]:
+    """Curves go to the flow's run, if there are any; its status is the flow's."""
+
+    def start() -> Recorder:
+        recorder = Recorder(config.tracking, layout.root)
+        recorder.open(run_id, owner=False, wait=False)
+        return recorder
+
+    with _curves(Curves(stage, start)) as drawn:
+        try:
+            yield
+        finally:
+            if drawn.recorder is not None:
+                drawn.recorder.close()
+
+
+@contextmanager
+def _run_of_stage(stage: str, config: HasTracking, layout: Layout) -> Iterator[None]:
+    """The run of this `dvc` invocation, or one of the stage's own."""
     recorder = Recorder(config.tracking, layout.root)
+    shared = _shared_run(layout)
+    if shared is not None and shared.exists():
+        recorder.open(json.loads(shared.read_bytes())["run_id"], wait=False)
+    else:
+        recorder.open(name="dvc repro" if shared else stage)
+        if shared is not None:
+            write_json(shared, {"run_id": recorder.run_id})
+    start_run(recorder, config, layout)
+    recorder.tags(input_tags(stage, layout.root))
     try:
-        _join_run(recorder, stage, layout)
-        recorder.params(flat(asdict(config)))  # type: ignore[call-overload]
-        recorder.tags(git_tags(layout.root) | input_tags(stage, layout.root))
-        recorder.file(layout.root / "params.yaml")
-        _current = Curves(stage, recorder)
-        yield
-        record_stage(recorder, stage, layout, already=_current.names)
+        with _curves(Curves(stage, lambda: recorder)):
+            yield
+        record_stage(recorder, stage, layout)
     except BaseException as error:
         recorder.tags({f"failed.{stage}": str(error) or type(error).__name__})
         recorder.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
-    else:
-        recorder.close()
+    recorder.close()
+
+
+@contextmanager
+def _curves(drawn: Curves) -> Iterator[Curves]:
+    """`drawn` is what `curves()` gives inside the block."""
+    global _current
+    before, _current = _current, drawn
+    try:
+        yield drawn
     finally:
-        _current = Curves()
+        _current = before
 
 
-def record_stage(recorder: Recorder, stage: str, layout: Layout, already: set[str] | frozenset[str] = frozenset()) -> None:
-    """What a finished stage left behind: figures (but for the curves `already` drawn), times, data digests, report, ONNX files."""
+def start_run(recorder: Recorder, config: HasTracking, layout: Layout) -> None:
+    """What a run starts from: all settings, flat, the snapshot they came from, and the commit."""
+    recorder.params(flat(asdict(config)))  # type: ignore[call-overload]
+    recorder.tags(git_tags(layout.root))
+    recorder.file(layout.root / "params.yaml")
+
+
+def record_stage(recorder: Recorder, stage: str, layout: Layout) -> None:
+    """What a finished stage left: figures (but for those that a curve ends in), times, data digests, report, ONNX files."""
     reports = layout.reports(stage)
-    recorder.metrics({name: value for name, value in figures(stage, layout).items() if name not in already})
-    recorder.metrics(_read_figures(stage, reports / "timing.json"))
+    recorder.final(figures(stage, layout))
+    recorder.final(_read_figures(stage, reports / "timing.json"))
     recorder.tags(dataset_tags(layout) | {f"made.{stage}": result_digest(stage, layout)})
     recorder.file(reports / "index.html", f"reports/{stage}")
     if stage == "export":
         recorder.file(layout.onnx / "deploy.json", "onnx")
-        recorder.file(layout.onnx / "detector.int8.onnx", "onnx")
         if (layout.onnx / "detector.onnx").exists():
             model, config = layout.onnx / "detector.onnx", recorder.config
             recorder.send("register", path=str(model.absolute()), model=config.model, alias=config.alias)
@@ -244,7 +297,7 @@ def record_stage(recorder: Recorder, stage: str, layout: Layout, already: set[st
 def carry_stage(recorder: Recorder, stage: str, layout: Layout) -> None:
     """Figures of a stage that DVC skipped, with a link to the run that made them."""
     recorder.send("carry", stage=stage, digest=result_digest(stage, layout))
-    recorder.metrics(figures(stage, layout))
+    recorder.final(figures(stage, layout))
 
 
 def figures(stage: str, layout: Layout) -> dict[str, float]:
@@ -274,20 +327,6 @@ def _read_figures(stage: str, path: Path) -> dict[str, float]:
         return {}
     values = json.loads(path.read_bytes())
     return {full_name(stage, name): float(value) for name, value in values.items() if isinstance(value, int | float)}
-
-
-def _join_run(recorder: Recorder, stage: str, layout: Layout) -> None:
-    """Open the flow's run, the run of this `dvc` invocation, or a new one."""
-    if run_id := os.environ.get(RUN_ID):
-        recorder.open(run_id, owner=False, wait=False)
-        return
-    shared = _shared_run(layout)
-    if shared is not None and shared.exists():
-        recorder.open(json.loads(shared.read_bytes())["run_id"], wait=False)
-        return
-    recorder.open(name="dvc repro" if shared else stage)
-    if shared is not None:
-        write_json(shared, {"run_id": recorder.run_id})
 
 
 def _shared_run(layout: Layout) -> Path | None:

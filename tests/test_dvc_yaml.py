@@ -47,7 +47,8 @@ def stages() -> dict[str, dict]:
 
 
 def outs(entry: dict) -> list[str]:
-    return [out if isinstance(out, str) else next(iter(out)) for kind in ("outs", "metrics", "plots") for out in entry.get(kind, [])]
+    listed = [out for kind in ("outs", "metrics", "plots") for out in entry.get(kind, [])]
+    return [out if isinstance(out, str) else next(iter(out)) for out in listed]
 
 
 def test_stages_are_those_of_the_settings_after_the_check_of_the_snapshot(stages):

@@ -48,7 +48,9 @@ def test_a_wrong_override_is_one_line_with_field_and_choices(root: Path, overrid
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("group", ["dataset", "model", "validate", "train", "evaluate", "quantize", "export", "compute", "tracking"])
+@pytest.mark.parametrize(
+    "group", ["dataset", "model", "validate", "train", "evaluate", "quantize", "export", "compute", "tracking"]
+)
 def test_every_choice_of_every_group_composes(root: Path, group: str) -> None:
     choices = sorted(path.stem for path in (root / "conf" / group).glob("*.yaml"))
     assert choices

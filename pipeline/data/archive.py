@@ -99,7 +99,9 @@ def _tar_members(archive: Path, stack: ExitStack, written: _Counter) -> Iterator
         content = opened.extractfile(member) if member.isreg() else None
         if content is not None:
             yield member.name, content
-    while opened.fileobj and (block := opened.fileobj.read(_BLOCK)):  # up to the compressor's checksum, which tarfile leaves unread
+    while opened.fileobj and (
+        block := opened.fileobj.read(_BLOCK)
+    ):  # up to the compressor's checksum, which tarfile leaves unread
         written.add(len(block), "(after the last)")
 
 

@@ -14,7 +14,7 @@ from pipeline.predict.preprocess import resized_shape
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """Crop, flip and scale jitter with the given chances and ranges (see `training.config.Augment`), then the network's resize."""
+    """Crop, flip and scale jitter with the given chances and ranges (`training.config.Augment`), then the network's resize."""
 
     short_side: int
     long_side: int
@@ -23,14 +23,18 @@ class Augmentation:
     crop: float
     crop_least: float
 
-    def __call__(self, image: Image.Image, boxes_G4: np.ndarray, labels_G: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """uint8 RGB [h, w, 3] of the network's size with its float32 boxes [g, 4] and labels [g]; the same `seed`, the same bytes.
+    def __call__(
+        self, image: Image.Image, boxes_G4: np.ndarray, labels_G: np.ndarray, seed: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """uint8 RGB [h, w, 3] of the network's size, its float32 boxes [g, 4] and labels [g]; the same `seed`, the same bytes.
 
         Boxes that a crop leaves under one pixel, or with less than a quarter of their area, are dropped with their labels.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            boxes = tv_tensors.BoundingBoxes(boxes_G4.astype(np.float32).reshape(-1, 4), format="XYXY", canvas_size=(image.height, image.width))  # type: ignore[call-overload]
+            boxes = tv_tensors.BoundingBoxes(
+                boxes_G4.astype(np.float32).reshape(-1, 4), format="XYXY", canvas_size=(image.height, image.width)
+            )
             labels = torch.from_numpy(labels_G)
             if torch.rand(()) < self.crop:
                 image, boxes, labels = self._crop(image, boxes, labels)
@@ -40,7 +44,9 @@ class Augmentation:
         image, boxes = functional.resize(image, list(shape)), functional.resize(boxes, list(shape))
         return np.asarray(image), boxes.numpy(), labels.numpy()
 
-    def _crop(self, image: Image.Image, boxes: tv_tensors.BoundingBoxes, labels: torch.Tensor) -> tuple[Image.Image, tv_tensors.BoundingBoxes, torch.Tensor]:
+    def _crop(
+        self, image: Image.Image, boxes: tv_tensors.BoundingBoxes, labels: torch.Tensor
+    ) -> tuple[Image.Image, tv_tensors.BoundingBoxes, torch.Tensor]:
         share_h, share_w, at_y, at_x = (self.crop_least + (1 - self.crop_least) * torch.rand(2)).tolist() + torch.rand(2).tolist()
         height, width = max(1, round(image.height * share_h)), max(1, round(image.width * share_w))
         top, left = round((image.height - height) * at_y), round((image.width - width) * at_x)

@@ -16,7 +16,7 @@ class SplitConfig:
     """How a validation split is made when the source has none. A source's own train and val splits are always kept."""
 
     val: float
-    """Share of the training pictures that becomes the validation split, 0..1; drawn by `seed`, byte-identical pictures together."""
+    """Share of the pictures that becomes the validation split, 0..1; drawn by `seed`, byte-identical pictures together."""
 
     def __post_init__(self) -> None:
         if not 0 < self.val < 1:
@@ -81,11 +81,11 @@ class CocoDataset:
 
     kind: Literal["coco"]
     source: str
-    """Folder, .zip, .tar (also .gz, .bz2, .xz) or one .json file."""
+    """Folder, .zip or .tar (also .gz, .bz2, .xz)."""
     licence: str | None
     """Written into dataset.json; the licences of single pictures are kept from the source."""
     annotations: str | None
-    """Glob of the label files below the source, such as `annotations/person_keypoints_*.json`; null: instances_* where several are."""
+    """Glob of the label files below the source, such as `person_keypoints_*.json`; null: of several the instances_* ones."""
     split: SplitConfig
     archive: ArchiveLimits
 

@@ -47,7 +47,9 @@ class TrainingPictures(torch.utils.data.Dataset[Sample]):
         learn_A = ~annotations.crowd_A[rows] & (annotations.label_A[rows] >= 0)
         image = Image.fromarray(read_image(self.split.path(row)))
         seed = int(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])
-        pixels_HW3, boxes_G4, labels_G = self.augmentation(image, annotations.boxes_A4[rows][learn_A], annotations.label_A[rows][learn_A], seed)
+        pixels_HW3, boxes_G4, labels_G = self.augmentation(
+            image, annotations.boxes_A4[rows][learn_A], annotations.label_A[rows][learn_A], seed
+        )
         ordered = pixels_HW3 if self.channels == "rgb" else pixels_HW3[..., ::-1]
         return Sample(np.ascontiguousarray(ordered.transpose(2, 0, 1)), boxes_G4, labels_G, self.split.images.file_names[row])
 
@@ -72,7 +74,9 @@ def collate(samples: list[Sample], divisor: int) -> Batch:
     return Batch(images, Targets(torch.from_numpy(boxes_NG4), torch.from_numpy(labels_NG)), [sample.name for sample in samples])
 
 
-def training_batches(pictures: TrainingPictures, batch: int, divisor: int, first: int, steps: int, workers: int) -> Iterator[Batch]:
+def training_batches(
+    pictures: TrainingPictures, batch: int, divisor: int, first: int, steps: int, workers: int
+) -> Iterator[Batch]:
     """Batches of the steps `first` to `steps` - 1, read ahead by `workers` processes."""
     positions = [range(step * batch, (step + 1) * batch) for step in range(first, steps)]
     return iter(DataLoader(pictures, batch_sampler=positions, num_workers=workers, collate_fn=partial(collate, divisor=divisor)))  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from pipeline.data.archive import SUFFIXES, is_archive, unpack
@@ -50,7 +51,7 @@ class SourceData:
 
 @contextmanager
 def open_source(source: str, work: Path, limits: ArchiveLimits) -> Iterator[Path]:
-    """The source as a folder, or as a single file that is no archive; an archive is unpacked below `work` and removed again.
+    """The source as a folder; an archive is unpacked into `work`, which is removed again.
 
     The source itself is only read. ConfigError for a scheme that is not supported, DataError when there is nothing.
     """
@@ -80,29 +81,43 @@ def source_title(kind: str, source: str) -> str:
 
 
 def list_files(folder: Path) -> SourceFiles:
-    """Every file below `folder`. Links to folders are followed, each real folder once. DataError when it is none or empty."""
+    """Every file below `folder`, or below the one folder in it that holds them all: archives come with and without such a shell.
+
+    Links to folders are followed, each real folder once. DataError when it is no folder or holds no file.
+    """
     if not folder.is_dir():
         raise DataError(folder, "is not a folder", f"set dataset.source=PATH: {_SUPPORTED}")
     paths: list[PurePosixPath] = []
     seen: set[str] = set()
     for at, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
+        if os.path.realpath(at) in seen:
+            folders.clear()
+            continue
         seen.add(os.path.realpath(at))
-        visible = [name for name in folders if not name.startswith(".") and name not in _JUNK]
-        folders[:] = sorted(name for name in visible if os.path.realpath(os.path.join(at, name)) not in seen)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _JUNK)
         below = PurePosixPath(Path(at).relative_to(folder).as_posix())
         paths += [below / name for name in names if not name.startswith(".") and name not in _JUNK]
     if not paths:
         raise DataError(folder, "is empty", f"set dataset.source=PATH: {_SUPPORTED}")
+    while len({path.parts[0] for path in paths}) == 1 and len(paths[0].parts) > 1:
+        folder = folder / paths[0].parts[0]
+        paths = [path.relative_to(path.parts[0]) for path in paths]
     return SourceFiles(folder, sorted(paths))
 
 
 def best_root(
-    wanted: Iterable[str], pictures: Sequence[PurePosixPath], preferred: Sequence[str] = (), near: str = "."
+    wanted: Iterable[str],
+    pictures: Sequence[PurePosixPath],
+    near: str = ".",
+    preferred: Iterable[str] = (),
+    avoided: Iterable[str] = (),
 ) -> tuple[str, int]:
-    """The folder below which most of the `wanted` relative names are pictures, and how many are.
+    """The folder below which the `wanted` relative names are pictures, and how many are.
 
-    Evidence decides, not folder names: people arrange their data in every way. Ties go to the folder that shares most of its path
-    with the folder `near`, then to one whose path has one of the `preferred` words, then to the shallowest.
+    Evidence decides, not a layout: people arrange their data in every way. The folder with most of them is not always theirs,
+    since another split may have equal names and be more complete. So all folders with at least half as many compete: first by how
+    much of their path they share with the label file's folder `near`, then by `preferred` words in the path, then by number.
+    A folder with one of the `avoided` words (another split's) is taken only if no other folder has any.
     """
     by_name: dict[str, list[PurePosixPath]] = {}
     for picture in pictures:
@@ -115,20 +130,25 @@ def best_root(
             elif picture.as_posix().endswith(f"/{name}"):
                 roots[picture.as_posix()[: -len(name) - 1]] += 1
 
-    def rank(root: str) -> tuple[int, int, bool, int, str]:
-        parts = PurePosixPath(root).parts
-        beside = len(os.path.commonprefix([parts, PurePosixPath(near).parts]))
-        words = set(re.split(r"[^a-z]+", root.lower()))
-        return -roots[root], -beside, not words & set(preferred), len(parts), root
+    def words(root: str) -> set[str]:
+        return set(re.split(r"[^a-z]+", root.lower()))
 
-    best = min(roots, key=rank, default=".")
+    def rank(root: str) -> tuple[int, bool, int, int, str]:
+        parts = PurePosixPath(root).parts
+        beside = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(parts, PurePosixPath(near).parts, strict=False)))
+        return -beside, not words(root) & set(preferred), -roots[root], len(parts), root
+
+    free = [root for root in roots if not words(root) & set(avoided) or words(root) & set(preferred)]
+    contenders = free or list(roots)
+    most = max((roots[root] for root in contenders), default=0)
+    best = min((root for root in contenders if 2 * roots[root] >= most), key=rank, default=".")
     return best, roots[best]
 
 
 def describe_unlisted(paths: Iterable[PurePosixPath]) -> tuple[str, ...]:
     """Files that belong to no split, counted per folder and suffix: a test set of 40,000 pictures is one line."""
     counts = Counter((path.parent / f"*{path.suffix.lower()}").as_posix() for path in paths)
-    return tuple(f"{name}: {count}" for name, count in sorted(counts.items()))
+    return tuple(f"{_text(name)}: {count}" for name, count in sorted(counts.items()))
 
 
 def with_safe_names(splits: dict[str, Split]) -> dict[str, Split]:
@@ -155,8 +175,14 @@ def with_safe_names(splits: dict[str, Split]) -> dict[str, Split]:
 
 
 def _safe(name: str) -> str:
-    parts = [re.sub(r"[\x00-\x1f\x7f\\:*?\"<>|]", "_", part) for part in PurePosixPath(name).parts if part not in ("/", "..")]
+    kept = [part for part in PurePosixPath(_text(name)).parts if part not in ("/", "..")]
+    parts = [re.sub(r"[\x00-\x1f\x7f\\:*?\"<>|]", "_", part) for part in kept]
     return "/".join(part[-150:].lstrip(".-") or "_" for part in parts) or "_"
+
+
+def _text(name: str) -> str:
+    """A file name that may hold bytes that are not UTF-8, as text that JSON can hold."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _refuse(error: OSError) -> None:

@@ -8,6 +8,8 @@ from pipeline.errors import GateError
 from pipeline.evaluation.coco import BoxMetrics
 
 REFERENCE = "torch"
+FLOAT_ADVICE = "this is a fault of the export: please report it with the model's config"
+INT8_ADVICE = "keep more layers in float (quantize.float_layers), or calibrate on more pictures (quantize.pictures)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,30 +22,31 @@ class Parity:
         """AP that `backend` loses against torch; negative when it gains."""
         return self.metrics[REFERENCE].numbers["bbox/AP"] - self.metrics[backend].numbers["bbox/AP"]
 
-    def worst_class(self, backend: str) -> tuple[str, float]:
-        """The class that loses most AP in `backend`, and how much."""
+    def worst_class(self, backend: str) -> str:
+        """The class that loses most AP in `backend`, and how much, as a line for people."""
         reference, other = self.metrics[REFERENCE].per_class, self.metrics[backend].per_class
         losses = {name: value - other.get(name, 0.0) for name, value in reference.items()}
+        if not losses:
+            return "no class has a truth in this split: there was nothing to measure"
         name = max(losses, key=lambda key: losses[key])
-        return name, losses[name]
+        return f"class {name} lost most: {losses[name]:.4f} AP"
 
     def figures(self) -> dict[str, float]:
         """Flat figures for metrics.json: AP and AP50 per backend and the losses of the files."""
-        figures = {}
+        figures: dict[str, float] = {}
         for backend, metrics in self.metrics.items():
             figures |= {f"export/{backend}/{name}": metrics.numbers[f"bbox/{name}"] for name in ("AP", "AP50")}
         return figures | {f"export/{backend}/AP_loss": self.loss(backend) for backend in self.metrics if backend != REFERENCE}
 
     def require(self, gate: Gate) -> None:
-        """GateError when a file loses (or, for the float file, differs by) more than the gate allows, naming the worst class."""
-        limits = {"onnx": gate.fp32_ap, "int8": gate.int8_ap}
-        lost = {"onnx": abs(self.loss("onnx")), "int8": self.loss("int8")}
-        for backend, limit in limits.items():
-            if not lost[backend] <= limit:
-                name, loss = self.worst_class(backend)
-                setting = "export.gate.fp32_ap" if backend == "onnx" else "export.gate.int8_ap"
+        """GateError when the float file differs, or the INT8 file loses, more than the gate allows; it names the worst class."""
+        checks = [
+            ("onnx", abs(self.loss("onnx")), "export.gate.fp32_ap", gate.fp32_ap, FLOAT_ADVICE),
+            ("int8", self.loss("int8"), "export.gate.int8_ap", gate.int8_ap, INT8_ADVICE),
+        ]
+        for backend, lost, setting, limit, advice in checks:
+            if not lost <= limit:
                 raise GateError(
-                    f"export: the {backend} file differs from torch by {lost[backend]:.4f} AP on the validation split; "
-                    f"{setting} allows {limit:g}\n  class {name} lost most: {loss:.4f} AP\n"
-                    + ("  keep more layers in float (quantize.float_layers) or calibrate on more pictures (quantize.pictures)" if backend == "int8" else "  this is a fault of the export: please report it with the model's config")
+                    f"export: the {backend} file differs from torch by {lost:.4f} AP; {setting} allows {limit:g}\n"
+                    f"  {self.worst_class(backend)}\n  {advice}"
                 )

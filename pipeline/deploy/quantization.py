@@ -55,7 +55,13 @@ def read_recipe(path: Path) -> Recipe:
     wanted = {field.name for field in fields(Recipe)}
     if not isinstance(values, dict) or values.keys() != wanted:
         raise DataError(path, "is no quantization recipe", "make it anew by: python -m pipeline quantize")
-    return Recipe(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return Recipe(
+        calibrator=values["calibrator"],
+        per_channel=values["per_channel"],
+        reduce_range=values["reduce_range"],
+        quantized=tuple(values["quantized"]),
+        kept_float=tuple(values["kept_float"]),
+    )
 
 
 def convolutions(path: Path) -> dict[str, list[str]]:
@@ -118,7 +124,7 @@ def sample(count: int, wanted: int, seed: int) -> Sequence[int]:
     return sorted(drawn.tolist())
 
 
-class _Feeds(CalibrationDataReader):
+class _Feeds(CalibrationDataReader):  # type: ignore[misc]  # the package has no types
     """An iterator in the shape that ONNX Runtime asks for."""
 
     def __init__(self, feeds: Iterable[Feed]) -> None:

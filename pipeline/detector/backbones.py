@@ -4,7 +4,7 @@ Source: He et al. 2015 (ResNet), Xie et al. 2016 (ResNeXt). Parameter names equa
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -179,28 +179,45 @@ class ResNet(nn.Module):
         return features
 
 
-def timm_backbone(name: str, stages: Sequence[str], norm: Norm) -> tuple[nn.Module, tuple[int, ...]]:
+def timm_backbone(name: str, stages: Sequence[str], norm: Norm, freeze_at: int) -> tuple[nn.Module, tuple[int, ...]]:
     """A timm model that gives the features of the stages, and their channels. Its parameters keep timm's names.
 
-    Nothing is downloaded. ConfigError when timm does not know the name or the model has no features at a wanted stride.
+    `freeze_at` fixes every parameter that the features of stride 2**freeze_at depend on. Nothing is downloaded. ConfigError when timm does not know the name or the model has no features at a wanted stride.
     """
     import timm  # seconds of import, needed by this branch alone
 
     if not timm.is_model(name):
         raise ConfigError("model.backbone.name", name, f"is not a timm model. {did_you_mean(name, timm.list_models())}")
     try:
-        strides: list[int] = timm.create_model(name, features_only=True, pretrained=False).feature_info.reduction()
+        probe: Any = timm.create_model(name, features_only=True, pretrained=False)
     except (RuntimeError, AttributeError) as error:
         raise ConfigError("model.backbone.name", name, f"gives no features: {error}") from error
+    strides: list[int] = probe.feature_info.reduction()
     wanted = [STRIDES[stage] for stage in stages]
     if missing := [stride for stride in wanted if stride not in strides]:
         raise ConfigError("model.backbone.name", name, f"has no features at stride {missing}; it has {sorted(set(strides))}")
     indices = [len(strides) - 1 - strides[::-1].index(stride) for stride in wanted]
-    model: nn.Module = timm.create_model(name, features_only=True, out_indices=indices, pretrained=False)
+    model: Any = timm.create_model(name, features_only=True, out_indices=indices, pretrained=False)
     if norm == "frozen":
         for module in batch_norms(model):
             module.requires_grad_(False)
-    return model, tuple(model.feature_info.channels())  # type: ignore[operator, union-attr]
+    if freeze_at:
+        if 2**freeze_at not in strides:
+            rule = f"needs features at stride {2**freeze_at}; {name} has {sorted(set(strides))}"
+            raise ConfigError("model.backbone.freeze_at", freeze_at, rule)
+        frozen = _parameters_behind(probe, strides.index(2**freeze_at))
+        for parameter_name, parameter in model.named_parameters():
+            if parameter_name in frozen:
+                parameter.requires_grad_(False)
+    return model, tuple(model.feature_info.channels())
+
+
+def _parameters_behind(model: nn.Module, number: int) -> set[str]:
+    """Names of the parameters that feature `number` of a timm model depends on: those that get a gradient from it."""
+    parameters = dict(model.named_parameters())
+    feature = model.eval()(torch.zeros(1, 3, 64, 64))[number]
+    gradients = torch.autograd.grad(feature.sum(), list(parameters.values()), allow_unused=True)
+    return {name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:

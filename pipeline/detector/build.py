@@ -110,7 +110,7 @@ def _resnet(cfg: ResNetConfig, stages: tuple[str, ...]) -> tuple[nn.Module, tupl
 
 
 def _timm(cfg: TimmConfig, stages: tuple[str, ...]) -> tuple[nn.Module, tuple[int, ...]]:
-    return timm_backbone(cfg.name, stages, cfg.norm)
+    return timm_backbone(cfg.name, stages, cfg.norm, cfg.freeze_at)
 
 
 BACKBONES: dict[str, Callable[[Any, tuple[str, ...]], tuple[nn.Module, tuple[int, ...]]]] = {"resnet": _resnet, "timm": _timm}

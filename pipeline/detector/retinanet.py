@@ -102,15 +102,14 @@ class RetinaNet(Detector):
         """Detections in the network's frame. Boxes may reach outside the picture, as in the reference: `postprocess` clips."""
         maps = self._maps(images)
         logits, deltas = self.head(maps)
-        boxes, scores, labels = [], [], []
+        best: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         for anchors_A4, logits_NAC, deltas_NA4 in zip(self.anchors(maps), logits, deltas, strict=True):
             scores_NF = logits_NAC.flatten(1).sigmoid()
             scores_NK, index_NK = scores_NF.topk(torch.sym_min(self.candidates, scores_NF.shape[1]), dim=1)
             anchor_NK, label_NK = index_NK // self.head.classes, index_NK % self.head.classes
-            boxes.append(self.coder.decode(take_rows(deltas_NA4, anchor_NK), anchors_A4[anchor_NK]))
-            scores.append(scores_NK)
-            labels.append(label_NK)
-        boxes_NK4, scores_NK, labels_NK = (torch.cat(parts, dim=1) for parts in (boxes, scores, labels))
+            best.append((scores_NK, label_NK, take_rows(deltas_NA4, anchor_NK), anchors_A4[anchor_NK]))
+        scores_NK, labels_NK, deltas_NK4, anchors_NK4 = (torch.cat(parts, dim=1) for parts in zip(*best, strict=True))
+        boxes_NK4 = self.coder.decode(deltas_NK4, anchors_NK4)
         finite_NK = torch.isfinite(boxes_NK4).all(dim=-1) & torch.isfinite(scores_NK)
         labels_NK = labels_NK.masked_fill(~finite_NK, -1)
         return self.selection.grouped(boxes_NK4, scores_NK, labels_NK, self.head.classes, finite_NK.all(dim=1))

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -49,9 +50,9 @@ class RPNHead(nn.Module):
         widths = [channels]
         for wanted in convs:
             widths.append(widths[-1] if wanted == -1 else wanted)
-        layers = [nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False)]
+        layers = [nn.Conv2d(inputs, outputs, 3, padding=1) for inputs, outputs in pairwise(widths)]
         # One convolution is `conv`, several are `conv.conv0`, `conv.conv1`, ...: the reference's names.
-        named = OrderedDict((f"conv{number}", layer) for number, layer in enumerate(layers))
+        named: OrderedDict[str, nn.Module] = OrderedDict((f"conv{number}", layer) for number, layer in enumerate(layers))
         self.conv: nn.Module = layers[0] if len(layers) == 1 else nn.Sequential(named)
         self.objectness_logits = nn.Conv2d(widths[-1], anchors_per_cell, 1)
         self.anchor_deltas = nn.Conv2d(widths[-1], anchors_per_cell * 4, 1)
@@ -143,15 +144,14 @@ class RPN(nn.Module):
     def _propose(
         self, anchors: list[Tensor], logits: list[Tensor], deltas: list[Tensor], sizes_N2: Tensor, keep: tuple[int, int]
     ) -> Proposals:
-        best_logits, best_boxes, numbers = [], [], []
+        best: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         for number, (anchors_A4, logits_NA, deltas_NA4) in enumerate(zip(anchors, logits, deltas, strict=True)):
             logits_NK, index_NK = logits_NA.topk(torch.sym_min(keep[0], logits_NA.shape[1]), dim=1)
-            best_logits.append(logits_NK)
-            best_boxes.append(self.coder.decode(take_rows(deltas_NA4, index_NK), anchors_A4[index_NK]))
-            numbers.append(torch.full_like(index_NK, number))
-        boxes_NK4, logits_NK = torch.cat(best_boxes, 1), torch.cat(best_logits, 1)
+            best.append((logits_NK, take_rows(deltas_NA4, index_NK), anchors_A4[index_NK], torch.full_like(index_NK, number)))
+        logits_NK, deltas_NK4, anchors_NK4, level_NK = (torch.cat(parts, dim=1) for parts in zip(*best, strict=True))
+        boxes_NK4 = self.coder.decode(deltas_NK4, anchors_NK4)
         return select_proposals(
-            boxes_NK4, logits_NK, torch.cat(numbers, 1), len(anchors), sizes_N2, self.nms_threshold, keep[1], self.min_size
+            boxes_NK4, logits_NK, level_NK, len(anchors), sizes_N2, self.nms_threshold, keep[1], self.min_size
         )
 
 

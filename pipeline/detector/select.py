@@ -23,7 +23,7 @@ class Selection:
 
         Each class is a row of its own in NMS: exact without a cap on candidates, and nothing grows with K x C squared.
         """
-        n, k, classes = scores_NKC.shape
+        _, k, classes = scores_NKC.shape
         usable_NKC = (scores_NKC > self.score) & usable_NK.unsqueeze(-1)
         rows_boxes = boxes_NKC4.expand(-1, -1, classes, -1).transpose(1, 2).reshape(-1, k, 4)
         rows_scores = scores_NKC.transpose(1, 2).reshape(-1, k)

@@ -50,7 +50,7 @@ def load_detector(folder: Path) -> Loaded:
 
     settings = read_json(folder / SETTINGS)
     if not isinstance(settings, dict) or not {"model", "categories"} <= settings.keys():
-        raise DataError(folder / SETTINGS, "holds no detector: keys model and categories are missing", "run `python -m pipeline train`")
+        raise DataError(folder / SETTINGS, "holds no detector: keys model and categories", "run `python -m pipeline train`")
     try:
         cfg = pydantic.TypeAdapter[ModelConfig](ModelConfig).validate_python(settings["model"])
     except pydantic.ValidationError as error:

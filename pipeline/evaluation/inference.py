@@ -45,12 +45,10 @@ class Predictions:
         return Predictions(self.image_ids_D[rows], self.boxes_D4[rows], self.scores_D[rows], self.category_ids_D[rows])
 
     def to_coco(self) -> list[dict[str, Any]]:
-        """COCO's results format: [{image_id, category_id, bbox [x, y, w, h], score}]; boxes to 1/1000 pixel, scores to 1e-6."""
-        xywh_D4 = np.concatenate([self.boxes_D4[:, :2], self.boxes_D4[:, 2:] - self.boxes_D4[:, :2]], axis=1).round(3).tolist()
-        columns = zip(
-            self.image_ids_D.tolist(), self.category_ids_D.tolist(), xywh_D4, self.scores_D.round(6).tolist(), strict=True
-        )
-        return [{"image_id": i, "category_id": c, "bbox": b, "score": s} for i, c, b, s in columns]
+        """COCO's results format: [{image_id, category_id, bbox [x, y, w, h], score}], unrounded so that it measures the same."""
+        xywh_D4 = np.concatenate([self.boxes_D4[:, :2], self.boxes_D4[:, 2:] - self.boxes_D4[:, :2]], axis=1)
+        columns = (column.tolist() for column in (self.image_ids_D, self.category_ids_D, xywh_D4, self.scores_D))
+        return [{"image_id": i, "category_id": c, "bbox": b, "score": s} for i, c, b, s in zip(*columns, strict=True)]
 
 
 class TorchBackend:

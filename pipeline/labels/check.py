@@ -29,7 +29,7 @@ class Fix(StrEnum):
     DROP = "drop"
     """Remove the annotation."""
     CLIP = "clip"
-    """Cut the box at the picture's border."""
+    """Cut the box at the picture's border; the area of an annotation without a mask follows."""
     MERGE = "merge"
     """Remove the annotation and keep the earlier one that it repeats."""
     SIZE = "size"

@@ -71,9 +71,9 @@ def _draw(data: Columns, image_HW3: Pixels, rows: NDArray[np.int64], faulty: NDA
     image_HW3 = _cut(image_HW3, left, top, right, bottom)
     height, width = image_HW3.shape[:2]
     boxes_D4 -= [left, top, left, top]
-    boxes_D4[len(others) :] = _visible(boxes_D4[len(others) :], SMALLEST * max(height, width))
+    boxes_D4[len(others) :] = _visible(boxes_D4[len(others) :].clip(0, [width, height] * 2), SMALLEST * max(height, width))
     touching = (np.minimum(boxes_D4[:, 2:], [width, height]) > np.maximum(boxes_D4[:, :2], 0)).all(axis=1)
-    shown = touching | (np.arange(len(boxes_D4)) >= len(others))  # draw_boxes puts what lies outside on the edge
+    shown = touching | (np.arange(len(boxes_D4)) >= len(others))
     boxes_D4, faulty_D = boxes_D4[shown], np.flatnonzero(shown) >= len(others)
     scale = SIDE / max(height, width)
     image_HW3 = resize(image_HW3, max(1, round(height * scale)), max(1, round(width * scale)))

@@ -42,7 +42,7 @@ class EmptySplit(Check):
             if not pictures_S[split]:
                 reasons.append(f"split {name} has no pictures")
             elif not labels_S[split] and name in ("train", "val"):
-                reasons.append(f"split {name} has {pictures_S[split]} pictures and not one label")
+                reasons.append(f"split {name} has pictures and not one label")
             else:
                 continue
             splits.append(split)
@@ -62,8 +62,8 @@ class ClassNotTrained(Check):
         absent = np.flatnonzero((count_SK[train] == 0) & (count_SK.sum(axis=0) > 0))
         reasons = []
         for label in absent.tolist():
-            others = ", ".join(f"{count_SK[s, label]} in {name}" for s, name in enumerate(data.names) if count_SK[s, label])
-            reasons.append(f"class {data.dataset.classes[label]}: {others}, none in train")
+            others = " and ".join(name for split, name in enumerate(data.names) if count_SK[split, label])
+            reasons.append(f"class {data.dataset.classes[label]} is in {others}, not in train")
         return data.on_dataset(self, reasons, [train] * len(reasons))
 
 

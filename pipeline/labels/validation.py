@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,29 +28,25 @@ class Validation:
     """The dataset as it came."""
     found: list[Findings]
     """By check, in the dataset as it came."""
-    later: list[Finding]
-    """What only showed after fixes (a class whose last training picture went)."""
+    findings: list[Finding]
+    """The same as rows, by check, then split, picture and annotation; behind them what only showed after fixes (a class whose
+    last training picture went)."""
     mended: Dataset
     changes: list[Change]
     remaining: list[Finding]
     """Findings about the dataset as a whole that the fixed version still has."""
 
-    def findings(self) -> list[Finding]:
-        """All findings: by check, then split, picture and annotation; later ones last."""
-        return [finding for findings in self.found for finding in self.given.listed(findings)] + self.later
-
     def bad_annotations(self) -> float:
         """Share of the annotations with a finding of severity error."""
-        return _share([f.annotation_F[f.annotation_F >= 0] for f in self._errors()], len(self.given.ids_A))
+        return _share(self._error_rows("annotations"), len(self.given.ids_A))
 
     def bad_pictures(self) -> float:
         """Share of the pictures with a finding of severity error about the picture itself, not about an annotation in it."""
-        rows = [f.image_F[(f.annotation_F < 0) & (f.image_F >= 0)] for f in self._errors()]
-        return _share(rows, len(self.given.file_names))
+        return _share(self._error_rows("pictures"), len(self.given.file_names))
 
     def metrics(self) -> dict[str, float]:
         """Flat, reproducible figures."""
-        count = Counter(finding.code for finding in self.findings())
+        count = Counter(finding.code for finding in self.findings)
         after = self.mended.splits.values()
         return {
             "validate/images": len(self.given.file_names),
@@ -64,18 +61,8 @@ class Validation:
 
     def require(self, gate: Gate) -> None:
         """GateError when too much is faulty, or when the fixed dataset cannot be trained on or measured."""
-        for what, share, limit in (
-            ("annotations", self.bad_annotations(), gate.annotations),
-            ("pictures", self.bad_pictures(), gate.pictures),
-        ):
-            if share > limit:
-                counts = sorted(((len(f), f.check.code) for f in self._errors() if len(f)), key=lambda pair: (-pair[0], pair[1]))
-                raise GateError(
-                    f"validate: {share:.1%} of the {what} have errors, the gate allows {limit:.1%}."
-                    f" Findings: {', '.join(f'{code} {count}' for count, code in counts[:3])}\n"
-                    "  look at reports/validate/index.html, then mend the source, lower the severity of a code"
-                    f" (validate.severity.{counts[0][1]}=warning), or set validate.gate.{what}={math.ceil(share * 100) / 100:g}"
-                )
+        self._require_share("annotations", self.bad_annotations(), gate.annotations)
+        self._require_share("pictures", self.bad_pictures(), gate.pictures)
         stopping = [finding for finding in self.remaining if finding.severity == Severity.ERROR]
         if stopping:
             lines = "".join(f"\n  {finding.code}: {finding.reason}" for finding in stopping[:5])
@@ -86,12 +73,26 @@ class Validation:
                 f"  mend the source, split it otherwise (dataset.split), or accept it by {accept}"
             )
 
-    def _errors(self) -> list[Findings]:
-        return [findings for findings in self.found if findings.check.severity == Severity.ERROR]
+    def _require_share(self, what: Literal["annotations", "pictures"], share: float, limit: float) -> None:
+        if share > limit:
+            counts = sorted(((len(rows), code) for code, rows in self._error_rows(what).items()), reverse=True)
+            worst = ", ".join(f"{code} {count}" for count, code in counts[:3] if count)
+            raise GateError(
+                f"validate: {share:.1%} of the {what} have errors, the gate allows {limit:.1%}. Most: {worst}\n"
+                "  look at reports/validate/index.html, then mend the source, lower the severity of a code"
+                f" (validate.severity.{counts[0][1]}=warning), or set validate.gate.{what}={math.ceil(share * 100) / 100:g}"
+            )
+
+    def _error_rows(self, what: Literal["annotations", "pictures"]) -> dict[str, NDArray[np.int64]]:
+        """By code of severity error: the rows that its findings are about."""
+        errors = [found for found in self.found if found.check.severity == Severity.ERROR]
+        if what == "annotations":
+            return {found.check.code: found.annotation_F[found.annotation_F >= 0] for found in errors}
+        return {found.check.code: found.image_F[(found.annotation_F < 0) & (found.image_F >= 0)] for found in errors}
 
 
-def _share(rows: list[NDArray[np.int64]], total: int) -> float:
-    return len(np.unique(np.concatenate(rows))) / total if rows and total else 0.0
+def _share(rows: dict[str, NDArray[np.int64]], total: int) -> float:
+    return len(np.unique(np.concatenate(list(rows.values())))) / total if rows and total else 0.0
 
 
 def validate(dataset: Dataset, cfg: ValidateConfig, show: Callable[[int], None] = lambda done: None) -> Validation:
@@ -103,21 +104,23 @@ def validate(dataset: Dataset, cfg: ValidateConfig, show: Callable[[int], None] 
     inspections = inspect(dataset, cfg.limits.max_pixels, show)
     given = data = Columns(dataset, inspections)
     first = found = [check.find(data) for check in checks]
-    known = {_identity(finding) for findings in first for finding in data.listed(findings)}
+    findings = _listed(data, first)
+    known = set(map(_identity, findings))
     changes: list[Change] = []
-    later: list[Finding] = []
-    while any(len(findings) and applies(findings, cfg.fix) for findings in found):
+    while any(len(one) and applies(one, cfg.fix) for one in found):
         dataset, inspections, made = mend(data, inspections, found, cfg.fix)
         changes += made
         data = Columns(dataset, inspections)
         found = [check.find(data) for check in checks]
-        new = [finding for findings in found for finding in data.listed(findings) if _identity(finding) not in known]
-        known |= {_identity(finding) for finding in new}
-        later += new
-    remaining = [
-        finding for findings in found for finding in data.listed(findings) if finding.image is None and finding.annotation is None
-    ]
-    return Validation(checks, given, first, later, dataset, changes, remaining)
+        new = [finding for finding in _listed(data, found) if _identity(finding) not in known]
+        known.update(map(_identity, new))
+        findings += new
+    remaining = [finding for finding in _listed(data, found) if finding.image is None and finding.annotation is None]
+    return Validation(checks, given, first, findings, dataset, changes, remaining)
+
+
+def _listed(data: Columns, found: list[Findings]) -> list[Finding]:
+    return [finding for findings in found for finding in data.listed(findings)]
 
 
 def _identity(finding: Finding) -> tuple[object, ...]:

@@ -1,5 +1,6 @@
 """Run an exported detector with ONNX Runtime: the whole of what a program needs to use models/onnx. Never imports torch."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,13 +98,15 @@ class Detector:
                 raise ValueError(f"input.channels is {shape.channels!r}; it must be rgb or bgr")
             files, divisor = deploy["files"], int(deploy["divisor"])
             classes, ids = tuple(map(str, deploy["classes"])), tuple(map(int, deploy["category_ids"]))
-            file = str(files[precision]["file"])
+            file, digest = str(files[precision]["file"]), str(files[precision]["digest"])
         except OSError as error:
             raise DataError(place, "cannot be read: is there an exported detector?", EXPORT) from error
         except (KeyError, TypeError, ValueError) as error:  # orjson's decoding error is a ValueError
             raise DataError(place, f"is not a description of an exported detector: {_first_line(error)}", EXPORT) from error
         if Path(file).name != file:
             raise DataError(place, f"files.{precision} leaves the folder: {file!r}")
+        if (folder / file).is_file() and _digest(folder / file) != digest:
+            raise DataError(folder / file, f"is not the file that {place.name} describes and export tested", EXPORT)
         return cls(OnnxBackend(folder / file, threads, optimize), shape, divisor, classes, ids)
 
     def predict(self, image_HW3: Pixels, threshold: float = 0.0) -> Found:
@@ -127,6 +130,12 @@ class Detector:
             names = [self.classes[label] for label in labels_D[good].tolist()]
             found.append(Found(boxes_D4[good], scores_D[good], labels_D[good], names))
         return found
+
+
+def _digest(path: Path) -> str:
+    """As pipeline.files.digest_file writes it; this room imports `errors` alone."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from pipeline.data.dataset import Split, open_dataset
@@ -37,8 +38,8 @@ def run(cfg: ExportStage) -> None:
         backends: dict[str, Backend] = {"torch": TorchBackend(detector.model.to(device), device.type)}
         backends |= {name: OnnxBackend(out / file, threads=threads(cfg.compute)) for name, file in FILES.items()}
         found = {name: predict(name, backend, split, detector, cfg) for name, backend in backends.items()}
-        engine, categories = cfg.evaluate.engine, dataset.info.categories
-        parity = Parity({name: evaluate_boxes(split, categories, predictions, engine) for name, predictions in found.items()})
+        measure = partial(evaluate_boxes, split, dataset.info.categories, engine=cfg.evaluate.engine)
+        parity = Parity({name: measure(found[name], max_detections=cfg.evaluate.max_detections) for name in found})
         write_json(out / "deploy.json", description(detector, out, parity))
         write_reports(cfg, detector, split, found, parity)
         parity.require(cfg.export.gate)
@@ -49,7 +50,13 @@ def predict(name: str, backend: Backend, split: Split, detector: Loaded, cfg: Ex
     ids = [category["id"] for category in detector.categories]
     with Progress(f"export: {name}", len(split.images.file_names)) as progress:
         return predict_split(
-            backend, split, detector.cfg.input, detector.model.divisor, cfg.export.batch, ids, lambda done, _: progress.show(done, "")
+            backend,
+            split,
+            detector.cfg.input,
+            detector.model.divisor,
+            cfg.export.batch,
+            ids,
+            lambda done, _: progress.show(done, ""),
         )
 
 
@@ -71,8 +78,15 @@ def write_reports(cfg: ExportStage, detector: Loaded, split: Split, found: dict[
     write_json(reports / "metrics.json", parity.figures())
     page = Report("Export", "torch, the float ONNX file and the INT8 file on the same validation pictures")
     names = list(parity.metrics)
-    rows = [(number, *(f"{parity.metrics[name].numbers[number]:.4f}" for name in names)) for number in ("bbox/AP", "bbox/AP50", "bbox/AP75")]
+    rows = [
+        (number, *(f"{parity.metrics[name].numbers[number]:.4f}" for name in names))
+        for number in ("bbox/AP", "bbox/AP50", "bbox/AP75")
+    ]
     page.table("Average precision", ("figure", *names), rows)
     per_class = {name: parity.metrics[name].per_class for name in names}
-    page.table("AP per class", ("class", *names), [(label, *(f"{per_class[name][label]:.4f}" for name in names)) for label in per_class["torch"]])
+    page.table(
+        "AP per class",
+        ("class", *names),
+        [(label, *(f"{per_class[name][label]:.4f}" for name in names)) for label in per_class["torch"]],
+    )
     page.write(reports / "index.html")

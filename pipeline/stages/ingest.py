@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def run(cfg: "IngestStage") -> None:
     """dataset.source -> data/dataset, reports/ingest/metrics.json.
 
-    Faults of the labels are kept for `validate`; what cannot be read at all is a DataError, and data/dataset then stays as it was.
+    Faults of the labels are kept for `validate`. What cannot be read at all is a DataError; data/dataset then stays as it was.
     """
     dataset = cfg.dataset
     with staged(cfg.layout.dataset) as out:
@@ -51,7 +51,9 @@ def require_content(splits: dict[str, Split], place: str) -> None:
     if not any(split.path(row).is_file() for split in splits.values() for row in range(len(split.images))):
         raise DataError(place, "none of the pictures that its labels name is there", "put them below the source folder")
     if not tasks_of(list(splits.values())):
-        raise DataError(place, "has pictures, but its labels hold no box, mask or keypoint", "label some pictures, or name other label files")
+        raise DataError(
+            place, "has pictures, but its labels hold no box, mask or keypoint", "label some pictures, or name other label files"
+        )
 
 
 def metrics(dataset: Dataset) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Quantize: trace the detector once, observe its activations on training pictures, and decide what becomes INT8."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pipeline.data.dataset import Split, open_dataset
 from pipeline.deploy.onnx import export_onnx
@@ -37,12 +37,18 @@ def run(cfg: QuantizeStage) -> None:
     reports = cfg.layout.reports("quantize")
     write_json(reports / "metrics.json", figures)
     page = Report("Quantization", f"Calibrated by {recipe.calibrator} on {len(rows)} training pictures")
-    page.facts({"Convolutions in INT8": f"{len(recipe.quantized)} ({recipe.share:.0%})", "Convolutions in float": len(recipe.kept_float)})
-    page.table("Convolutions in float", ("weight", "why"), [(name, "first layer" if place == 0 else "quantize.float_layers") for place, name in enumerate(recipe.kept_float)])
+    page.facts(
+        {"Convolutions in INT8": f"{len(recipe.quantized)} ({recipe.share:.0%})", "Convolutions in float": len(recipe.kept_float)}
+    )
+    page.table(
+        "Convolutions in float",
+        ("weight", "why"),
+        [(name, "first layer" if place == 0 else "quantize.float_layers") for place, name in enumerate(recipe.kept_float)],
+    )
     page.write(reports / "index.html")
 
 
-def feeds(split: Split, rows: list[int], input: InputConfig, divisor: int) -> Iterator[Feed]:
+def feeds(split: Split, rows: Sequence[int], input: InputConfig, divisor: int) -> Iterator[Feed]:
     """One picture at a time as the exported graph takes it."""
     for row in rows:
         pixels_N3HW, sizes_N2 = stack([prepare(read_image(split.path(row)), input)], divisor)

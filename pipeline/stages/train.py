@@ -20,7 +20,6 @@ from pipeline.training.device import prepare_device
 from pipeline.training.loop import train
 from pipeline.training.progress import Progress
 
-
 SHOWN = ("train/loss", "train/lr", "train/pictures_per_second", "val/bbox/AP", "val/bbox/AP50")
 """Figures of the progress line; all of them go to the curves."""
 
@@ -45,14 +44,18 @@ def run(cfg: TrainStage) -> None:
 
         def log(step: int, figures: dict[str, float]) -> None:
             curves.log(step, figures)
-            progress.show(step, "  ".join(f"{name.split('/', 1)[1]} {value:.4g}" for name, value in figures.items() if name in SHOWN))
+            progress.show(
+                step, "  ".join(f"{name.split('/', 1)[1]} {value:.4g}" for name, value in figures.items() if name in SHOWN)
+            )
             final.update(figures)
 
         train(model, batches, cfg.train, device, cfg.seed, log, partial(validation, model, dataset, cfg))
 
     with staged(cfg.layout.detector) as out:
         save_detector(out, model, cfg.model, [{"id": category.id, "name": category.name} for category in dataset.info.categories])
-    write_json(cfg.layout.reports("train") / "metrics.json", {name: value for name, value in final.items() if is_reproducible(name)})
+    write_json(
+        cfg.layout.reports("train") / "metrics.json", {name: value for name, value in final.items() if is_reproducible(name)}
+    )
 
 
 def training_pictures(split: Split, cfg: TrainStage) -> TrainingPictures:

@@ -33,7 +33,7 @@ def run(cfg: "ValidateStage") -> None:
 
 def write_reports(folder: Path, result: Validation, page: Page) -> None:
     """findings.json, audit.json, metrics.json and index.html, the same bytes for the same dataset and settings."""
-    write_json(folder / "findings.json", [finding._asdict() for finding in result.findings()])
+    write_json(folder / "findings.json", [finding._asdict() for finding in result.findings])
     write_json(folder / "audit.json", [change._asdict() for change in result.changes])
     write_json(folder / "metrics.json", result.metrics())
     findings_page(result, page).write(folder / "index.html")
@@ -41,7 +41,7 @@ def write_reports(folder: Path, result: Validation, page: Page) -> None:
 
 def summary(result: Validation) -> str:
     """What was found and done, a line per code."""
-    count = Counter((finding.severity, finding.code) for finding in result.findings())
+    count = Counter((finding.severity, finding.code) for finding in result.findings)
     lines = [f"  {severity:<8} {code:<32} {number:>7}" for (severity, code), number in count.items()]
     metrics = result.metrics()
     kept = (
@@ -53,7 +53,7 @@ def summary(result: Validation) -> str:
 
 def findings_page(result: Validation, page: Page) -> Report:
     """The findings as a page: counts, what each code means, pictures with the faulty boxes, and the changes made."""
-    metrics, findings, info = result.metrics(), result.findings(), result.given.dataset.info
+    metrics, findings, info = result.metrics(), result.findings, result.given.dataset.info
     report = Report("Label checks", f"{info.source}, digest {info.digest}")
     report.facts(
         {

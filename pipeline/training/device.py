@@ -21,7 +21,9 @@ def prepare_device(cfg: ComputeConfig, seed: int) -> torch.device:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(cfg.device == "cpu")
+    # Not use_deterministic_algorithms: that one imports the compiler, 20 s here, to say the same to it.
+    torch.set_deterministic_debug_mode("error" if cfg.device == "cpu" else "default")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that writes every fresh tensor twice
     return torch.device(cfg.device)
 
 

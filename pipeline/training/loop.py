@@ -73,7 +73,7 @@ def train(
         losses = model.losses(batch.images.to(device), batch.targets.to(device), sampling)
         total = losses.total()
         optimizer.zero_grad()
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         if cfg.clip:
             torch.nn.utils.clip_grad_norm_(trainable, cfg.clip, foreach=True)
         lr = optimizer.param_groups[0]["lr"]

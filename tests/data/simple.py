@@ -23,7 +23,9 @@ def simple_dataset(folder: Path, pictures: int = 6, side: int = 64, seed: int = 
     return open_dataset(folder / "dataset")
 
 
-def _split(name: str, folder: Path, pictures: int, side: int, chance: np.random.Generator, categories: tuple[Category, ...]) -> Split:
+def _split(
+    name: str, folder: Path, pictures: int, side: int, chance: np.random.Generator, categories: tuple[Category, ...]
+) -> Split:
     folder.mkdir(parents=True)
     names = [f"{name}_{place}.png" for place in range(pictures)]
     boxes, labels = [], []

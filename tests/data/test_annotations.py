@@ -13,7 +13,12 @@ def table(count: int, seed: int) -> tuple[list[dict], Annotations]:
     records = []
     for number in range(1, count + 1):
         polygons = [chance.integers(0, 99, 2 * chance.integers(0, 6)).tolist() for _ in range(chance.integers(0, 4))]
-        record = {"id": number, "image_id": int(chance.integers(1, 5)), "category_id": 1, "bbox": chance.integers(0, 50, 4).tolist()}
+        record = {
+            "id": number,
+            "image_id": int(chance.integers(1, 5)),
+            "category_id": 1,
+            "bbox": chance.integers(0, 50, 4).tolist(),
+        }
         record |= {"segmentation": polygons} if number % 4 else {"segmentation": {"size": [9, 9], "counts": [number]}}
         record |= {"keypoints": chance.integers(1, 9, 6).tolist()} if number % 3 == 0 else {}
         record |= {"note": number} if number % 5 == 0 else {}

@@ -50,7 +50,9 @@ def test_every_kind_gives_the_files_back(tmp_path, suffix):
     if suffix == ".zip":
         zip_with(path, ("deep/", b""), *CONTENT.items())
     else:
-        mode = {"gz": "w:gz", "tgz": "w:gz", "bz2": "w:bz2", "tbz2": "w:bz2", "xz": "w:xz", "txz": "w:xz"}.get(suffix.split(".")[-1], "w")
+        mode = {"gz": "w:gz", "tgz": "w:gz", "bz2": "w:bz2", "tbz2": "w:bz2", "xz": "w:xz", "txz": "w:xz"}.get(
+            suffix.split(".")[-1], "w"
+        )
         folder = special("deep", tarfile.DIRTYPE)
         tar_with(path, (folder, b""), *((tarfile.TarInfo(n), c) for n, c in CONTENT.items()), mode=mode)
     before = path.read_bytes()
@@ -65,8 +67,13 @@ def test_member_that_leads_out_is_refused(tmp_path, name, kind):
     path = tmp_path / "in" / f"x.{kind}"
     path.parent.mkdir()
     good = ("fine.txt", b"1")
-    zip_with(path, good, (name, b"2")) if kind == "zip" else tar_with(path, *((tarfile.TarInfo(n), c) for n, c in (good, (name, b"2"))))
-    with pytest.raises(DataError, match="leads out of the folder") as caught, open_source(str(path), tmp_path / "work/deep", LIMITS):
+    zip_with(path, good, (name, b"2")) if kind == "zip" else tar_with(
+        path, *((tarfile.TarInfo(n), c) for n, c in (good, (name, b"2")))
+    )
+    with (
+        pytest.raises(DataError, match="leads out of the folder") as caught,
+        open_source(str(path), tmp_path / "work/deep", LIMITS),
+    ):
         pass
     assert repr(name) in str(caught.value)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path] and not Path("/tmp/evil").exists()
@@ -103,7 +110,9 @@ def test_caps_name_the_member_and_the_setting(tmp_path):
     with pytest.raises(DataError, match=r"member 'noise' takes the content over 0.001 GB\n.*dataset.archive.gigabytes"):
         unpack(large, tmp_path / "2", LIMITS)
     bomb = zip_with(tmp_path / "bomb.zip", ("zeros", bytes(30_000_000)))
-    with pytest.raises(DataError, match=r"member 'zeros' takes the content over 200 times the archive's size\n.*dataset.archive.ratio"):
+    with pytest.raises(
+        DataError, match=r"member 'zeros' takes the content over 200 times the archive's size\n.*dataset.archive.ratio"
+    ):
         unpack(bomb, tmp_path / "3", ArchiveLimits(files=9, gigabytes=9, ratio=200))
     assert (tmp_path / "3/zeros").stat().st_size < 10_000_000, "stopped while it was unpacking, not after"
 

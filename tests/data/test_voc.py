@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,7 +12,9 @@ from pipeline.data.dataset import open_dataset
 from pipeline.errors import ConfigError, DataError
 from tests.data.conftest import Ingest, dataset_config
 
-OBJECT = "<object><name>{name}</name>{more}<bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object>"
+OBJECT = (
+    "<object><name>{name}</name>{more}<bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object>"
+)
 
 
 def label(path: Path, *objects: tuple, filename: str | None = None, size: str = "<width>64</width><height>48</height>") -> None:
@@ -43,7 +44,7 @@ def names(dataset: Path) -> dict[str, list[str]]:
 
 
 def test_bccd_whole(shared, ingest: Ingest):
-    """All 364 pictures, in the source's own splits, with every box that Python's own XML reader finds, zero-size ones included."""
+    """All 364 pictures, in the source's own splits, with every box that Python's own XML reader finds."""
     source = shared / "data/bccd_voc/BCCD"
     dataset = open_dataset(ingest("voc", source.parent))
     assert dataset.classes == ("Platelets", "RBC", "WBC") and dataset.info.tasks == ("box",)
@@ -56,9 +57,13 @@ def test_bccd_whole(shared, ingest: Ingest):
             assert split.path(row).read_bytes() == (source / f"JPEGImages/{stem}.jpg").read_bytes()
             root = ElementTree.parse(source / f"Annotations/{stem}.xml").getroot()
             rows = split.rows_of(row)
-            expected = [[float(o.find(f"bndbox/{k}").text) for k in ("xmin", "ymin", "xmax", "ymax")] for o in root.iter("object")]
+            expected = [
+                [float(o.find(f"bndbox/{k}").text) for k in ("xmin", "ymin", "xmax", "ymax")] for o in root.iter("object")
+            ]
             assert split.annotations.boxes_A4[rows].tolist() == expected
-            assert [dataset.classes[i] for i in split.annotations.label_A[rows]] == [o.find("name").text for o in root.iter("object")]
+            assert [dataset.classes[i] for i in split.annotations.label_A[rows]] == [
+                o.find("name").text for o in root.iter("object")
+            ]
             size_A2 = split.annotations.boxes_A4[rows, 2:] - split.annotations.boxes_A4[rows, :2]
             empty |= {stem for size in size_A2 if (size == 0).all()}
     assert sum(len(split.images) for split in dataset.splits.values()) == 364
@@ -79,7 +84,10 @@ def test_labels_beside_pictures_equal_the_sets_own_csv(shared, ingest: Ingest):
             assert file_name.startswith("test/" if name == "test" else "train/")
     for name, rows in found.items():
         with (source / f"images/{name}_labels.csv").open() as file:
-            reference = [(r["filename"], r["class"], tuple(float(r[k]) for k in ("xmin", "ymin", "xmax", "ymax"))) for r in csv.DictReader(file)]
+            reference = [
+                (r["filename"], r["class"], tuple(float(r[k]) for k in ("xmin", "ymin", "xmax", "ymax")))
+                for r in csv.DictReader(file)
+            ]
         assert sorted(rows) == sorted(reference)
     assert len(dataset.split("val").images) == round(0.25 * 142)
 
@@ -87,11 +95,17 @@ def test_labels_beside_pictures_equal_the_sets_own_csv(shared, ingest: Ingest):
 def test_parts_fractions_and_masks_beside(shared, ingest: Ingest, tmp_path):
     """datumaro's first VOC sample: mask pictures with the same stems do not count as the pictures."""
     source = tmp_path / "voc"
-    shutil.copytree(shared / "data/datumaro_formats/tests/assets/voc_dataset/voc_dataset1", source, copy_function=shutil.copyfile)
-    with (source / "JPEGImages/2007_000002.jpg").open("ab") as file:
-        file.write(b"different")
+    given = shared / "data/datumaro_formats/tests/assets/voc_dataset/voc_dataset1"
+    for path in (path for path in given.rglob("*") if path.is_file() and path.name != "test.txt"):
+        (source / path.relative_to(given)).parent.mkdir(parents=True, exist_ok=True)
+        (source / path.relative_to(given)).write_bytes(path.read_bytes())
+    picture(source / "JPEGImages/2007_000002.jpg")
+    (source / "ImageSets/Main/train.txt").write_text("2007_000001\n2007_000002\n")
     dataset = open_dataset(ingest("voc", source, split={"val": 0.5}))
-    assert sorted(name for split in dataset.splits.values() for name in split.images.file_names) == ["2007_000001.jpg", "2007_000002.jpg"]
+    assert sorted(name for split in dataset.splits.values() for name in split.images.file_names) == [
+        "2007_000001.jpg",
+        "2007_000002.jpg",
+    ]
     extras = [extra for split in dataset.splits.values() for extra in split.annotations.extra.values()]
     assert [extra["parts"] for extra in extras if "parts" in extra] == [[{"name": "head", "corners": [5.5, 6, 7.5, 8]}]]
     assert "SegmentationClass/*.png: 1" in dataset.info.unlisted
@@ -107,7 +121,12 @@ def test_pictures_without_labels_and_labels_without_pictures_stay(ingest: Ingest
     (train, val) = (dataset.split(name) for name in ("train", "val"))
     everything = {name: split for split in (train, val) for name in split.images.file_names}
     assert len(everything) == 9
-    unlabelled = {split.images.file_names[row] for split in (train, val) for row, extra in split.images.extra.items() if "unlabelled" in extra}
+    unlabelled = {
+        split.images.file_names[row]
+        for split in (train, val)
+        for row, extra in split.images.extra.items()
+        if "unlabelled" in extra
+    }
     assert unlabelled == {"lonely.png"}  # an empty label file is an answer: there is nothing
     row = train.images.file_names.index("gone.jpeg")
     assert not train.path(row).exists() and train.annotations.boxes_A4[train.rows_of(row)].tolist() == [[1, 1, 5, 5]]
@@ -128,7 +147,11 @@ def test_difficult_is_kept_and_ignored_in_evaluation(ingest: Ingest, tmp_path):
     source = devkit(tmp_path / "set", 2)
     flags = "<pose>Left</pose><truncated>1</truncated><difficult>1</difficult>"
     for i in range(2):
-        label(source / f"Annotations/{i}.xml", ("cat", 1, 1, 9, 9, flags), ("cat", 2, 2, 9, 9, "<pose>Unspecified</pose><difficult>0</difficult>"))
+        label(
+            source / f"Annotations/{i}.xml",
+            ("cat", 1, 1, 9, 9, flags),
+            ("cat", 2, 2, 9, 9, "<pose>Unspecified</pose><difficult>0</difficult>"),
+        )
     for split in open_dataset(ingest("voc", source)).splits.values():
         assert split.annotations.extra == {0: {"pose": "Left", "truncated": 1, "difficult": 1, "ignore": 1}}
 
@@ -166,10 +189,23 @@ def test_two_years_with_equal_names_do_not_collide(ingest: Ingest, tmp_path):
         (tmp_path / f"kit/{year}/ImageSets/Main").mkdir(parents=True)
         (tmp_path / f"kit/{year}/ImageSets/Main/{word}.txt").write_text("0\n1\n")
     dataset = ingest("voc", tmp_path / "kit")
-    assert names(dataset) == {name: [f"{year}/JPEGImages/{i}.jpg" for i in (0, 1)] for name, year in (("train", "VOC2007"), ("val", "VOC2012"))}
+    assert names(dataset) == {
+        name: [f"{year}/JPEGImages/{i}.jpg" for i in (0, 1)] for name, year in (("train", "VOC2007"), ("val", "VOC2012"))
+    }
     for split in open_dataset(dataset).splits.values():
         for row, name in enumerate(split.images.file_names):
             assert split.path(row).read_text() == str(tmp_path / "kit" / name)
+
+
+def test_missing_picture_beside_its_labels_is_not_taken_from_another_split(ingest: Ingest, tmp_path):
+    for name in ("train", "val"):
+        for i in range(3):
+            label(tmp_path / f"set/{name}/{i}.xml", ("cat", 1, 1, 9, 9))
+            picture(tmp_path / f"set/{name}/{i}.jpg")
+    (tmp_path / "set/val/1.jpg").unlink()
+    dataset = open_dataset(ingest("voc", tmp_path / "set"))
+    assert {name: counts["missing"] for name, counts in dataset.info.counts.items()} == {"train": 0, "val": 1}
+    assert dataset.split("val").images.file_names == ["val/0.jpg", "val/1.jpg", "val/2.jpg"]
 
 
 def test_wrong_filename_element_takes_nobodys_picture(ingest: Ingest, tmp_path):
@@ -205,7 +241,7 @@ def test_class_list(ingest: Ingest, tmp_path, root):
     assert str(caught.value) == (
         f"{source}/Annotations/0.xml: object 1: class 'cat' is not in dataset.classes\n  Did you mean cta? Choices: cta, dog"
     )
-    with pytest.raises(ConfigError, match="dataset.classes"):
+    with pytest.raises(ConfigError, match=r"dataset.classes"):
         dataset_config(root, "voc", source=str(source), classes=["cat", "cat"])
 
 
@@ -214,7 +250,10 @@ def test_class_list(ingest: Ingest, tmp_path, root):
     [
         ("<annotation>\n<object>\n</annotation>", ": line 3, column 3: not valid XML (mismatched tag)"),
         ("", ": line 1, column 1: not valid XML (no element found)"),
-        ("<annotation><object><name>cat</name><bndbox><xmin>one</xmin></bndbox></object></annotation>", ": object 1: bndbox/xmin: must be a number, is 'one'"),
+        (
+            "<annotation><object><name>cat</name><bndbox><xmin>one</xmin></bndbox></object></annotation>",
+            ": object 1: bndbox/xmin: must be a number, is 'one'",
+        ),
         ("<annotation><size><width>wide</width></size></annotation>", ": size/width: must be a number"),
         ("<annotation><size><width>1e300</width></size></annotation>", ": size: 1e+300 x 0"),
         ("<annotation><size><width>nan</width></size></annotation>", ": size: nan x 0"),

@@ -34,11 +34,22 @@ def tiny_one_stage() -> RetinaNetConfig:
         one,
         input=two.input,
         backbone=two.backbone,
-        fpn=replace(two.fpn, stages=("res3", "res4"), top="p6p7", top_input="backbone"),
+        fpn=replace(two.fpn, stages=("res2", "res3"), top="p6p7", top_input="backbone"),
         anchors=replace(two.anchors, sizes=((16, 20),)),
-        levels=("p3", "p4", "p5", "p6"),
+        levels=("p2", "p3", "p4", "p5"),
         head=replace(one.head, convs=1),
         candidates=50,
+    )
+
+
+def small_graph(cfg: FasterRCNNConfig) -> FasterRCNNConfig:
+    """The same detector on two backbone stages: tracing takes seconds per hundred operators."""
+    levels = ("p2", "p3", "p4")
+    return replace(
+        cfg,
+        fpn=replace(cfg.fpn, stages=("res2", "res3"), top="maxpool"),
+        rpn=replace(cfg.rpn, levels=levels),
+        roi=replace(cfg.roi, levels=levels[:2]),
     )
 
 
@@ -57,7 +68,9 @@ def lively(cfg: ModelConfig, classes: int = 3, seed: int = 0) -> Detector:
     return model.eval()
 
 
-def batch(model: Detector, sizes: list[tuple[int, int]], truths: int = 4, classes: int = 3, seed: int = 1) -> tuple[Images, Targets]:
+def batch(
+    model: Detector, sizes: list[tuple[int, int]], truths: int = 4, classes: int = 3, seed: int = 1
+) -> tuple[Images, Targets]:
     """Random pictures of the sizes, padded to the divisor, and up to `truths` boxes each; image 0 has the most."""
     generator = torch.Generator().manual_seed(seed)
     extent = torch.tensor(sizes)

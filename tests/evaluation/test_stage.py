@@ -11,6 +11,7 @@ from pipeline.errors import DataError
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.layout import Layout
 from tests.data.simple import simple_dataset
+from tests.evaluation.cases import judge
 from tests.evaluation.colours import ColourDetector
 
 
@@ -32,7 +33,7 @@ def stage(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "load_detector", lambda folder: loaded)
     config = EvaluateStage(
         layout=Layout(tmp_path),
-        evaluate=EvaluateConfig(engine="hotcoco", split="val", batch=4, max_detections=100, drawing_score=0.5, sheet=4),
+        evaluate=EvaluateConfig(engine="hotcoco", split="val", batch=4, max_detections=100, drawing_score=0.5, sheet=6),
         compute=ComputeConfig(device="cpu", threads=1, workers=0),
     )
     return SimpleNamespace(run=evaluate.run, config=config, loaded=loaded, out=tmp_path / "reports/evaluate")
@@ -47,8 +48,8 @@ def test_reports_say_what_was_measured(stage):
     predictions = json.loads((stage.out / "predictions.json").read_text())
     assert {row["category_id"] for row in predictions} == {1, 4}
     page = (stage.out / "index.html").read_text()
-    assert page.count("<img") == 5
-    assert "val_0.png" in page
+    assert page.count("<img") == 7
+    assert all(f"val_{place}.png" in page for place in range(6))
     assert "Worst pictures" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert len(list(csv.reader((stage.out / "plots/pr.csv").open()))) == 102
@@ -68,6 +69,17 @@ def test_a_rerun_gives_the_same_bytes_and_the_judge_agrees(stage):
     assert first == {path.name: path.read_bytes() for path in stage.out.rglob("*") if path.is_file()}
     stage.run(replace(stage.config, evaluate=replace(stage.config.evaluate, engine="pycocotools")))
     assert json.loads((stage.out / "metrics.json").read_text()) == pytest.approx(json.loads(first["metrics.json"]), abs=1e-12)
+
+
+def test_the_judge_reads_the_same_numbers_from_the_files_alone(stage, tmp_path):
+    """pycocotools on val.json and predictions.json, through none of this project's code."""
+    stage.run(stage.config)
+    metrics = json.loads((stage.out / "metrics.json").read_text())
+    gt = json.loads((tmp_path / "data/validated/val.json").read_text())
+    verdict = judge(gt, json.loads((stage.out / "predictions.json").read_text()))
+    names = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+    expected = {f"bbox/{name}": value for name, value in zip(names, verdict.stats, strict=True) if value >= 0}
+    assert {name: value for name, value in metrics.items() if "AP/" not in name} == pytest.approx(expected, abs=1e-12)
 
 
 def test_classes_that_do_not_fit_are_both_listed_and_the_old_report_stays(stage):

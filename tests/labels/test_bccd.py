@@ -24,7 +24,7 @@ def bccd(shared: Path) -> Dataset:
 def test_known_faults_are_found_and_nothing_else(bccd: Dataset) -> None:
     result = validate(bccd, settings("safe", gate=0.01))
     pictures: dict[str, set[str]] = {}
-    for finding in result.findings():
+    for finding in result.findings:
         pictures.setdefault(f"{finding.severity} {finding.code}", set()).add(Path(finding.image or "").stem.split("_")[-1])
     assert pictures == {
         "error box-zero-area": {"00338", "00343"},
@@ -32,4 +32,4 @@ def test_known_faults_are_found_and_nothing_else(bccd: Dataset) -> None:
     }
     assert len(result.changes) == 10
     result.require(settings(gate=0.01).gate)
-    assert not validate(result.mended, settings("safe")).findings()
+    assert not validate(result.mended, settings("safe")).findings

@@ -100,6 +100,7 @@ HOSTILE = {
 """What Pillow cannot use among the pack's odd pictures; also pngsuite's other x*.png (broken by intent) and the text files."""
 
 
+@pytest.mark.filterwarnings("ignore:Palette images")
 def test_every_hostile_picture_ends_in_a_state_and_no_good_one_is_lost(shared: Path) -> None:
     folder = shared / "data"
     paths = sorted(path for name in ("pillow_images", "pngsuite") for path in (folder / name).rglob("*") if path.is_file())

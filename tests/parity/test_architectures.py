@@ -75,7 +75,9 @@ def inputs(kit: Kit, divisor: int) -> tuple[Images, Targets]:
 
 
 def close(actual: Any, expected: Any, *, rtol: float = 0.0, atol: float = 0.0, what: str) -> None:
-    np.testing.assert_allclose(np.asarray(actual, np.float64), np.asarray(expected, np.float64), rtol=rtol, atol=atol, err_msg=what)
+    np.testing.assert_allclose(
+        np.asarray(actual, np.float64), np.asarray(expected, np.float64), rtol=rtol, atol=atol, err_msg=what
+    )
 
 
 def test_features(case: Case) -> None:

@@ -59,8 +59,9 @@ def test_missing_export_says_what_to_run(tmp_path):
         ({"input": {"short_side": 64, "long_side": 96, "channels": "grey"}}, "grey"),
         ({"classes": 5}, "deploy.json"),
         ({"files": {}}, "'onnx' is missing"),
-        ({"files": {"onnx": {"file": "../detector.onnx"}}}, "leaves the folder"),
-        ({"files": {"onnx": {"file": "gone.onnx"}}}, "gone.onnx: no such file"),
+        ({"files": {"onnx": {"file": "../detector.onnx", "digest": ""}}}, "leaves the folder"),
+        ({"files": {"onnx": {"file": "detector.onnx", "digest": "0" * 32}}}, "detector.onnx: is not the file that deploy.json"),
+        ({"files": {"onnx": {"file": "gone.onnx", "digest": ""}}}, "gone.onnx: no such file"),
     ],
 )
 def test_a_wrong_description_is_one_clear_error(tmp_path, change, names):

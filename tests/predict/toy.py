@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from pipeline.files import digest_file
+
 SHARES_D4 = np.array([[0.0, 0.0, 0.5, 0.5], [0.5, 0.25, 1.5, 1.25], [1.2, 0.0, 1.4, 0.5]], np.float32)
 """Top left quarter; lower right, sticking out; and one outside the picture, which postprocessing must drop."""
 SCORES_D = np.array([1.0, 0.6, 0.4], np.float32)
@@ -64,12 +66,13 @@ def write_toy(folder: Path, channels: str = "rgb", broken: bool = False) -> Path
     onnx.checker.check_model(model)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "detector.onnx").write_bytes(b"not a graph" if broken else model.SerializeToString())
+    file = {"file": "detector.onnx", "digest": digest_file(folder / "detector.onnx")}
     deploy = {
         "input": {"short_side": 64, "long_side": 96, "channels": channels, "mean": [0, 0, 0], "std": [1, 1, 1]},
         "divisor": 32,
         "classes": ["cell", "plate"],
         "category_ids": [3, 7],
-        "files": {"onnx": {"file": "detector.onnx", "digest": ""}, "int8": {"file": "detector.onnx", "digest": ""}},
+        "files": {"onnx": file, "int8": file},
     }
     (folder / "deploy.json").write_bytes(orjson.dumps(deploy))
     return folder

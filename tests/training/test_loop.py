@@ -45,16 +45,30 @@ def batches(pixels: list[float]) -> list[Batch]:
 
 
 def config(**changes: object) -> TrainConfig:
-    values = dict(
-        steps=6, batch=2, optimizer=Sgd(kind="sgd", lr=0.8, momentum=0.0, weight_decay=0.0),
-        schedule=Steps(kind="steps", warmup=0, milestones=(0.5,), factor=0.1), clip=0.0, augment=AUGMENT, validate_every=2, log_every=1,
-    )  # fmt: skip
+    values = {
+        "steps": 6,
+        "batch": 2,
+        "optimizer": Sgd(kind="sgd", lr=0.8, momentum=0.0, weight_decay=0.0),
+        "schedule": Steps(kind="steps", warmup=0, milestones=(0.5,), factor=0.1),
+        "clip": 0.0,
+        "augment": AUGMENT,
+        "validate_every": 2,
+        "log_every": 1,
+    }
     return TrainConfig(**(values | changes))  # type: ignore[arg-type]
 
 
 def run(pixels: list[float], cfg: TrainConfig) -> tuple[Line, list[tuple[int, dict[str, float]]]]:
     model, logged = Line(), []
-    train(model, iter(batches(pixels)), cfg, torch.device("cpu"), 0, lambda step, figures: logged.append((step, figures)), lambda step: {"val": float(step)})
+    train(
+        model,
+        iter(batches(pixels)),
+        cfg,
+        torch.device("cpu"),
+        0,
+        lambda step, figures: logged.append((step, figures)),
+        lambda step: {"val": float(step)},
+    )
     return model, logged
 
 

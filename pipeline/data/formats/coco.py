@@ -4,6 +4,7 @@ Known layouts: `annotations/instances_*.json` beside `train2017/` or `images/tra
 `train/_annotations.coco.json`; a dataset that `ingest` wrote. Pictures are found by evidence (`best_root`), not by layout.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -13,16 +14,15 @@ import msgspec
 from pipeline.data.config import CocoDataset
 from pipeline.data.dataset import Category, Split, labels_of, parse_categories
 from pipeline.data.formats.coco_json import CocoContent, annotation_table, image_table, read_coco_json
-from pipeline.data.sources import SourceData, SourceFiles, best_root, describe_unlisted, list_files
+from pipeline.data.sources import PICTURES, SourceData, SourceFiles, best_root, describe_unlisted, list_files
 from pipeline.data.splits import WORDS, split_named
 from pipeline.errors import DataError
 
 
 def read_coco(cfg: CocoDataset, source: Path) -> SourceData:
     """All splits of a COCO source. DataError names label file and position, or lists the candidates when the choice is open."""
-    alone = PurePosixPath(source.name) if source.is_file() else None
-    files = list_files(source.parent if alone else source)
-    chosen = {"all": alone} if alone else choose_label_files(files, cfg.annotations)
+    files = list_files(source)
+    chosen = choose_label_files(files, cfg.annotations)
     contents = {name: read_coco_json(files.folder / path) for name, path in chosen.items()}
     categories = _joined({files.folder / chosen[name]: content for name, content in contents.items()})
     splits, used = {}, set(chosen.values())
@@ -84,10 +84,13 @@ def _split(
     place = files.folder / path
     images = image_table(content.images, place)
     stated = [_normal(file_name) for file_name in images.file_names]
-    if len(set(stated)) < len(stated):
-        repeated = next(file_name for file_name in stated if stated.count(file_name) > 1)
-        raise DataError(place, f"images: file_name {repeated!r} is listed twice", "merge the two images: a picture has one entry")
-    found = _find_pictures(stated, name, path, files.pictures, only)
+    for file_name, times in Counter(stated).items():
+        if times > 1:
+            todo = "merge the images: a picture has one entry"
+            raise DataError(place, f"images: file_name {file_name!r} is listed {times} times", todo)
+    last_parts = {PurePosixPath(file_name).name for file_name in stated}
+    pictures = [p for p in files.paths if p.suffix.lower() in PICTURES or p.name in last_parts]  # whatever a label file calls one
+    found = _find_pictures(stated, name, path, pictures, only)
     images = replace(images, file_names=found)
     order = sorted(range(len(found)), key=found.__getitem__)
     images = images.take(order)
@@ -103,12 +106,13 @@ def _find_pictures(stated: list[str], name: str, path: PurePosixPath, pictures: 
     If no folder fits the names as they are (absolute paths of another machine), their last parts decide. With one label file in
     the source a picture outside the best folder is taken too if its name is unique; with several it could be another split's.
     """
-    words = [word for word, split in WORDS.items() if split == name]
+    own = [word for word, split in WORDS.items() if split == name]
+    others = [word for word in WORDS if word not in own and name != "all"]
     near = path.parent.as_posix()
-    root, fitting = best_root(stated, pictures, words, near)
+    root, fitting = best_root(stated, pictures, near, own, others)
     if not fitting:
         last = [PurePosixPath(file_name).name for file_name in stated]
-        root, fitting = best_root(last, pictures, words, near)
+        root, fitting = best_root(last, pictures, near, own, others)
         stated = last if fitting and len(set(last)) == len(last) else stated
     there = {picture.as_posix() for picture in pictures}
     by_name: dict[str, list[str]] = {}
@@ -137,7 +141,7 @@ def _can_be_coco(path: Path) -> bool:
         top = msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
     except msgspec.ValidationError:
         return False
-    except (msgspec.DecodeError, RecursionError, OSError):
+    except (msgspec.DecodeError, ValueError, RecursionError, OSError):
         return True
     return {"images", "annotations", "categories"} <= top.keys()
 
@@ -151,7 +155,9 @@ def _joined(contents: dict[Path, CocoContent]) -> tuple[Category, ...]:
             if other.name != category.name:
                 raise DataError(place, f"categories: id {category.id} is {category.name!r} here and {other.name!r} in {where}")
     if not joined:
-        raise DataError(_listed(contents), "categories: is empty", "captions and image lists name no classes; choose detection labels")
+        raise DataError(
+            _listed(contents), "categories: is empty", "captions and image lists name no classes; choose detection labels"
+        )
     return tuple(joined[i][0] for i in sorted(joined))
 
 

@@ -1,6 +1,6 @@
 """The built-in dataset: textured shapes on textured grounds, drawn from a seed, with exact boxes, polygons and keypoints.
 
-Conventions: later shapes cover earlier ones. A polygon is the shape's full outline inside the picture, whatever covers it, and the
+Conventions: later shapes cover earlier ones. A polygon is the shape's full outline inside the picture, whatever covers it; the
 box is tight around that. Keypoints are corners, named in the shape's own upright frame (it turns less than half its symmetry,
 so the names stay unambiguous), in COCO's convention: pixel index = continuous coordinate - 0.5; visibility 2 seen, 1 covered by a
 later shape, 0 (with x = y = 0) outside the picture. Colours and textures say nothing about the class; form does.
@@ -221,7 +221,7 @@ def _keypoints(shape: Placed, later: list[Placed], size: int) -> list[float]:
 
 
 def _painted(grid_2HW: Real, colour: Real, contrast: float, scale: float, random: Random) -> Real:
-    """A texture of two colours around `colour`, `contrast` apart per channel, with marks of about a quarter of `scale`, [H, W, 3]."""
+    """A texture [H, W, 3] of two colours around `colour`, up to `contrast` apart, with marks of about a quarter of `scale`."""
     texture = TEXTURES[int(random.integers(len(TEXTURES)))]
     angle = random.uniform(0, math.pi)
     along_HW = math.cos(angle) * grid_2HW[0] + math.sin(angle) * grid_2HW[1]
@@ -261,7 +261,9 @@ def _clouds(along_HW: Real, across_HW: Real, period: float, random: Random) -> R
     u_HW, v_HW = u_HW * u_HW * (3 - 2 * u_HW), v_HW * v_HW * (3 - 2 * v_HW)
     a, b = lattice[top_HW % 16, left_HW % 16], lattice[top_HW % 16, (left_HW + 1) % 16]
     c, d = lattice[(top_HW + 1) % 16, left_HW % 16], lattice[(top_HW + 1) % 16, (left_HW + 1) % 16]
-    return a + (b - a) * u_HW + (c + (d - c) * u_HW - a - (b - a) * u_HW) * v_HW
+    upper_HW, lower_HW = a + (b - a) * u_HW, c + (d - c) * u_HW
+    mixed_HW: Real = upper_HW + (lower_HW - upper_HW) * v_HW
+    return mixed_HW
 
 
 TEXTURES: tuple[Callable[[Real, Real, float, Random], Real], ...] = (_stripes, _checks, _dots, _ramp, _clouds)

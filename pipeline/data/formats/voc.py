@@ -1,7 +1,7 @@
 """Pascal VOC as a source: one XML file per picture, with the devkit's folders or beside the pictures.
 
-Boxes are (xmin, ymin, xmax, ymax) as written (see `VocDataset.one_based`). `difficult` becomes the extra fields `difficult: 1` and
-`ignore: 1`, which evaluation treats like a crowd, as VOC's own does. Split lists: `ImageSets/Main`, else the folders' names.
+Boxes are (xmin, ymin, xmax, ymax) as written (see `VocDataset.one_based`). `difficult` becomes the extra fields `difficult: 1`
+and `ignore: 1`, which evaluation treats like a crowd, as VOC's own does. Split lists: `ImageSets/Main`, else the folders' names.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
-from defusedxml.ElementTree import parse  # type: ignore[import-untyped]
+from defusedxml.ElementTree import parse
 
 from pipeline.data.config import VocDataset
 from pipeline.data.dataset import Category, Split, labels_of
@@ -55,6 +55,7 @@ class VocEntry:
 def read_voc(cfg: VocDataset, source: Path) -> SourceData:
     """All splits of a VOC source. DataError names the XML file with line or object, or the class that does not fit."""
     files = list_files(source)
+    source = files.folder
     read = {path: read_labels(source / path) for path in files.with_suffix(".xml")}
     labels = {path: found for path, found in read.items() if found is not None}
     if not labels:
@@ -89,7 +90,7 @@ def read_labels(path: Path) -> VocLabels | None:
 def _parse(path: Path) -> Element:
     todo = "repair or remove the file"
     try:
-        root = parse(path).getroot()
+        root: Element | None = parse(path).getroot()
     except ParseError as error:
         line, column = error.position
         raise DataError(
@@ -178,8 +179,8 @@ def _picture_folder(
     stems, stated = {path.stem for path in labels}, {found.stated for found in labels.values()} - {""}
     own = {picture.name for picture in pictures if picture.stem in stems}
     words = ("jpegimages", "images")
-    by_own, fitting = best_root(own, pictures, words, folder.as_posix())
-    by_stated, fitting_stated = best_root(stated, pictures, words, folder.as_posix())
+    by_own, fitting = best_root(own, pictures, folder.as_posix(), words)
+    by_stated, fitting_stated = best_root(stated, pictures, folder.as_posix(), words)
     if not fitting and not fitting_stated:
         return folder
     return PurePosixPath(by_stated if fitting_stated >= fitting else by_own)

