@@ -4,6 +4,7 @@
 Exit 0 when it went well; 1 with one message when a stage failed; 2 when a setting is wrong.
 """
 
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from prefect.states import Failed
 from flows.stage import CHECKOUT, Outcome, child_environment, run_stage
 from flows.summary import Summary, summarise
 from pipeline import settings, tracking
-from pipeline.errors import UserError
+from pipeline.errors import DataError, UserError
 from pipeline.files import digest_file, locked
 from pipeline.layout import Layout
 from pipeline.process import run_streamed
@@ -41,8 +42,10 @@ def line(overrides: list[str] | None = None) -> Summary | State[Any]:
 
     Stages that are up to date are not run again; when all are, nothing happens and the log says so.
     """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see main
     try:
         with locked(LAYOUT.work("line.lock"), BUSY), workspace(overrides or []) as config:
+            require_source(config.dataset.source)
             return run_line(config)
     except UserError as error:
         return Failed(message=str(error))  # an exception would come with Prefect's stack trace
@@ -65,6 +68,7 @@ def workspace(overrides: Sequence[str]) -> Iterator[settings.Settings]:
 
 def run_line(config: settings.Settings) -> Summary:
     """All stages in order, in one MLflow run. UserError with the words of the stage that failed."""
+    drop_broken_record()
     if up_to_date():
         get_run_logger().info("nothing to do: everything is up to date")
         return summarise(LAYOUT, config.tracking, run_id=None, nothing_to_do=True)
@@ -80,6 +84,36 @@ def run_line(config: settings.Settings) -> Summary:
     if summary.classes:
         create_table_artifact(summary.classes, key="ap-per-class", description="Box AP per class on the validation split")
     return summary
+
+
+def require_source(source: str) -> None:
+    """DataError when the data is missing: DVC would say so too, but not which setting names it."""
+    if "://" not in source and not (CHECKOUT / source).exists():
+        raise DataError(source, "no such file or folder", "set dataset.source=PATH to a folder or an archive (.zip, .tar)")
+
+
+def drop_broken_record() -> None:
+    """Remove a dvc.lock that a kill left cut off: DVC writes it in place, and refuses to work on what is left of it.
+
+    Nothing is lost: DVC's cache remembers each stage it ran by its inputs, and the stages are restored from there.
+    """
+    record = CHECKOUT / "dvc.lock"
+    if record.exists() and not readable(record):
+        record.unlink()
+        get_run_logger().warning(
+            "dvc.lock was cut off when an earlier run was killed; removed, DVC's cache brings the results back"
+        )
+
+
+def readable(record: Path) -> bool:
+    """Whether a dvc.lock is whole: its stages are the last thing written."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(record.read_text())
+    except yaml.YAMLError:
+        return False
+    return isinstance(content, dict) and {"schema", "stages"} <= content.keys()
 
 
 def up_to_date() -> bool:
@@ -130,11 +164,25 @@ def main(overrides: Sequence[str]) -> int:
         print("usage: python -m flows.line [overrides]\n\nRuns the whole line. Overrides: dataset=voc dataset.source=PATH ...")
         return 0
     try:
-        settings.check(settings.compose(overrides, CHECKOUT))  # a wrong setting is told at once, not after Prefect has started
+        # A mistake is told at once, not after Prefect has started.
+        config = settings.check(settings.compose(overrides, CHECKOUT))
+        require_source(config.dataset.source)
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    state = line(list(overrides), return_state=True)
+    # Prefect's temporary server inherits this: Ctrl-C on a terminal goes to the whole process group, and a run whose server is
+    # gone tries for minutes to report its end. The flow itself takes signals again as soon as it runs.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # An exit that runs Prefect's last steps, among them the end of that server: a plain SIGTERM would leave it behind.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        state = line(list(overrides), return_state=True)
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing was left half-written, and the same command goes on from here", file=sys.stderr)
+        return 130
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGTERM, before)
     if not state.is_completed():
         print(f"\n{state.message or state.name}", file=sys.stderr)
         return 1

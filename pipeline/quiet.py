@@ -1,4 +1,4 @@
-"""Libraries that would call home, fetch something or give up too early: told not to, in one place, before they are imported."""
+"""Libraries that would call home, fetch something, give up too early or hog the cores: told not to before they are imported."""
 
 import os
 
@@ -10,6 +10,7 @@ _QUIET = {
     "DVC_NO_ANALYTICS": "1",
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",  # torch's threads sleep while they wait: spinning, they starve each other on a busy machine
 }
 
 

@@ -4,6 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.quiet import be_offline
+
+be_offline()  # before a test imports torch, MLflow or Prefect
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -72,7 +72,7 @@ def test_the_committed_snapshot_is_fresh(root: Path) -> None:
 def test_a_forgotten_snapshot_fails_with_the_command_that_mends_it(checkout: Path) -> None:
     settings.check_params(checkout)
     path = checkout / "conf/train/default.yaml"
-    path.write_text(path.read_text().replace("steps: 240", "steps: 241"))
+    path.write_text(path.read_text().replace("steps: 120", "steps: 121"))
     with pytest.raises(UserError, match=r"train\.steps\n.*python -m pipeline config$"):
         settings.check_params(checkout)
     settings.write_params([], checkout)

@@ -182,7 +182,8 @@ class ResNet(nn.Module):
 def timm_backbone(name: str, stages: Sequence[str], norm: Norm, freeze_at: int) -> tuple[nn.Module, tuple[int, ...]]:
     """A timm model that gives the features of the stages, and their channels. Its parameters keep timm's names.
 
-    `freeze_at` fixes every parameter that the features of stride 2**freeze_at depend on. Nothing is downloaded. ConfigError when timm does not know the name or the model has no features at a wanted stride.
+    `freeze_at` fixes every parameter that the features of stride 2**freeze_at depend on. Nothing is downloaded. ConfigError when
+    timm does not know the name or the model has no features at a wanted stride.
     """
     import timm  # seconds of import, needed by this branch alone
 
@@ -196,16 +197,17 @@ def timm_backbone(name: str, stages: Sequence[str], norm: Norm, freeze_at: int) 
     wanted = [STRIDES[stage] for stage in stages]
     if missing := [stride for stride in wanted if stride not in strides]:
         raise ConfigError("model.backbone.name", name, f"has no features at stride {missing}; it has {sorted(set(strides))}")
-    indices = [len(strides) - 1 - strides[::-1].index(stride) for stride in wanted]
+    last = {stride: index for index, stride in enumerate(strides)}  # of several features of one stride, the deepest
+    indices = [last[stride] for stride in wanted]
     model: Any = timm.create_model(name, features_only=True, out_indices=indices, pretrained=False)
     if norm == "frozen":
         for module in batch_norms(model):
             module.requires_grad_(False)
     if freeze_at:
-        if 2**freeze_at not in strides:
+        if 2**freeze_at not in last:
             rule = f"needs features at stride {2**freeze_at}; {name} has {sorted(set(strides))}"
             raise ConfigError("model.backbone.freeze_at", freeze_at, rule)
-        frozen = _parameters_behind(probe, strides.index(2**freeze_at))
+        frozen = _parameters_behind(probe, last[2**freeze_at])
         for parameter_name, parameter in model.named_parameters():
             if parameter_name in frozen:
                 parameter.requires_grad_(False)

@@ -48,9 +48,13 @@ def load_detector(folder: Path) -> Loaded:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if not (folder / SETTINGS).exists() or not (folder / WEIGHTS).exists():
+        raise DataError(folder, "holds no detector", "make one by: python -m pipeline train")
     settings = read_json(folder / SETTINGS)
     if not isinstance(settings, dict) or not {"model", "categories"} <= settings.keys():
-        raise DataError(folder / SETTINGS, "holds no detector: keys model and categories", "run `python -m pipeline train`")
+        raise DataError(
+            folder / SETTINGS, "holds no detector: keys model and categories", "make it anew by: python -m pipeline train"
+        )
     try:
         cfg = pydantic.TypeAdapter[ModelConfig](ModelConfig).validate_python(settings["model"])
     except pydantic.ValidationError as error:
@@ -58,8 +62,6 @@ def load_detector(folder: Path) -> Loaded:
         place = ".".join(str(part) for part in first["loc"])
         raise DataError(folder / SETTINGS, f"model.{place}: {first['msg']}", "train again with this version") from error
     model = build_detector(cfg, len(settings["categories"]))
-    if not (folder / WEIGHTS).exists():
-        raise DataError(folder / WEIGHTS, "no such file", "run `python -m pipeline train`")
     try:
         state = load_file(folder / WEIGHTS)
     except SafetensorError as error:

@@ -1,0 +1,75 @@
+"""The flow's own decisions, without Prefect's server: what it refuses, what it mends, what it shows."""
+
+import logging
+
+import pytest
+
+from flows import line
+from flows.summary import summarise
+from pipeline.errors import DataError
+from pipeline.files import write_json
+from pipeline.layout import Layout
+from tests.test_tracking import config
+
+WHOLE = (
+    "schema: '2.0'\nstages:\n  ingest:\n    cmd: python -m pipeline ingest\n    outs:\n    - path: data/dataset\n      md5: 0a\n"
+)
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(line, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(line, "get_run_logger", lambda: logging.getLogger("test"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("left", ["", "schema: '2.0'\n", "schema: '2.0'\nstages:\n  ingest:\n    cmd: 'python"])
+def test_record_cut_off_by_a_kill_is_dropped(checkout, left):
+    (checkout / "dvc.lock").write_text(left)
+    line.drop_broken_record()
+    assert not (checkout / "dvc.lock").exists()
+
+
+def test_whole_record_stays_and_a_missing_one_is_no_matter(checkout):
+    line.drop_broken_record()
+    (checkout / "dvc.lock").write_text(WHOLE)
+    line.drop_broken_record()
+    assert (checkout / "dvc.lock").read_text() == WHOLE
+
+
+def test_missing_source_names_its_setting(checkout):
+    with pytest.raises(DataError, match=r"(?s)no/such/folder: no such file or folder.*dataset\.source="):
+        line.require_source("no/such/folder")
+    line.require_source("s3://pictures/raw")
+
+
+def test_wrong_override_is_told_before_prefect_starts(monkeypatch, capsys):
+    monkeypatch.setattr(line, "line", lambda *_, **__: pytest.fail("the flow was started"))
+    assert line.main(["dataset.sorce=x"]) == 2
+    assert "Did you mean source?" in capsys.readouterr().err
+    assert line.main(["dataset=voc", "dataset.source=/no/such/folder"]) == 1
+    assert "/no/such/folder: no such file or folder" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_or_in_the_flow_is_one_line(monkeypatch, capsys):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(line, "line", interrupted)
+    assert line.main([]) == 130
+    assert capsys.readouterr().err.strip().count("\n") == 0
+
+
+def test_summary_shows_figures_and_only_what_is_there(tmp_path):
+    layout = Layout(tmp_path)
+    write_json(layout.reports("evaluate") / "metrics.json", {"bbox/AP": 0.5, "bbox/AP50": 0.75, "bbox/AP/cell": 0.5})
+    (layout.reports("evaluate") / "index.html").write_text("")
+    write_json(layout.onnx / "deploy.json", {"parity": {"int8": {"bbox/AP": 0.49, "per_class": {"cell": 0.48}}}})
+    summary = summarise(layout, config(), "abc", nothing_to_do=False)
+    assert summary.figures == {"AP": 0.5, "AP50": 0.75, "AP, int8 file": 0.49}
+    assert summary.classes == [{"class": "cell", "AP": 0.5, "int8": 0.48}]
+    assert summary.places["report of evaluate"] == "reports/evaluate/index.html"
+    assert "ONNX file" not in summary.places
+    assert summary.places["MLflow run"] == "abc"
+    assert "0.500" in summary.text()
+    assert "| AP50 | 0.7500 |" in summary.markdown()
