@@ -11,6 +11,8 @@ OVERRIDES ?=
 # Children of DVC are started as `python`: it must be the one installed here, also when nobody activated it.
 export PATH := $(BIN):$(PATH)
 export UV_LINK_MODE ?= copy
+# Trust the certificates that the machine trusts, as pip does: uv brings its own list otherwise.
+export UV_SYSTEM_CERTS ?= 1
 
 .PHONY: run test check install clean
 

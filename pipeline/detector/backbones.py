@@ -200,6 +200,7 @@ def timm_backbone(name: str, stages: Sequence[str], norm: Norm, freeze_at: int) 
     last = {stride: index for index, stride in enumerate(strides)}  # of several features of one stride, the deepest
     indices = [last[stride] for stride in wanted]
     model: Any = timm.create_model(name, features_only=True, out_indices=indices, pretrained=False)
+    fix_same_padding(model)
     if norm == "frozen":
         for module in batch_norms(model):
             module.requires_grad_(False)
@@ -212,6 +213,35 @@ def timm_backbone(name: str, stages: Sequence[str], norm: Norm, freeze_at: int) 
             if parameter_name in frozen:
                 parameter.requires_grad_(False)
     return model, tuple(model.feature_info.channels())
+
+
+class FixedSameConv2d(nn.Conv2d):
+    """TensorFlow's SAME padding where every side is a multiple of the stride: then the padding does not depend on the side.
+
+    timm computes it from the side, which makes a symbolic one (tracing with a free height and width) so involved that
+    torch.export takes minutes. The detector's batches are multiples of its divisor, so each strided layer's sides are even.
+    """
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        around: list[int] = []
+        for axis in (1, 0):
+            total = max(self.dilation[axis] * (self.kernel_size[axis] - 1) + 1 - self.stride[axis], 0)
+            around += [total // 2, total - total // 2]
+        padded = functional.pad(x_NCHW, around)
+        return functional.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def fix_same_padding(model: nn.Module) -> None:
+    """Put a `FixedSameConv2d` with the same parameters in the place of each of timm's Conv2dSame, under the same name."""
+    from timm.layers import Conv2dSame
+
+    for parent in list(model.modules()):
+        for name, conv in list(parent.named_children()):
+            if isinstance(conv, Conv2dSame):
+                sizes: tuple[Any, ...] = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, 0, conv.dilation)
+                fixed = FixedSameConv2d(*sizes, groups=conv.groups, bias=conv.bias is not None)
+                fixed.weight, fixed.bias = conv.weight, conv.bias
+                setattr(parent, name, fixed)
 
 
 def _parameters_behind(model: nn.Module, number: int) -> set[str]:

@@ -52,9 +52,7 @@ def load_detector(folder: Path) -> Loaded:
         raise DataError(folder, "holds no detector", "make one by: python -m pipeline train")
     settings = read_json(folder / SETTINGS)
     if not isinstance(settings, dict) or not {"model", "categories"} <= settings.keys():
-        raise DataError(
-            folder / SETTINGS, "holds no detector: keys model and categories", "make it anew by: python -m pipeline train"
-        )
+        raise DataError(folder / SETTINGS, "lacks model or categories", "make it anew by: python -m pipeline train")
     try:
         cfg = pydantic.TypeAdapter[ModelConfig](ModelConfig).validate_python(settings["model"])
     except pydantic.ValidationError as error:

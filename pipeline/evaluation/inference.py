@@ -3,17 +3,22 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.dataset import Split
+from pipeline.data.dataset import Dataset, Split
+from pipeline.errors import DataError
 from pipeline.predict.postprocess import RawDetections, to_picture
 from pipeline.predict.preprocess import Input, Pixels, prepare, read_image, stack
+from pipeline.progress import Progress
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from pipeline.detector.weights import Loaded
 
 READERS = 2
 """Pictures decoded ahead while the detector works; decoding leaves Python's lock."""
@@ -117,6 +122,23 @@ def predict_split(
         if progress is not None:
             progress(done, len(chosen))
     return _concatenate(parts)
+
+
+def predict_with(backend: Backend, detector: "Loaded", split: Split, batch: int, what: str) -> Predictions:
+    """Detections of a saved detector's backend over `split`, with progress under the name `what`."""
+    ids = [category["id"] for category in detector.categories]
+    with Progress(what, len(split.images)) as progress:
+        return predict_split(
+            backend, split, detector.cfg.input, detector.model.divisor, batch, ids, lambda done, _: progress.show(done, "")
+        )
+
+
+def require_classes(detector: "Loaded", dataset: Dataset, place: Path) -> None:
+    """DataError that lists both, unless the detector's classes are the dataset's, in the same order."""
+    learnt, asked = [category["name"] for category in detector.categories], list(dataset.classes)
+    if learnt != asked:
+        wrong = f"its classes are not the detector's\n  dataset:  {', '.join(asked)}\n  detector: {', '.join(learnt)}"
+        raise DataError(place, wrong, "train on this dataset first: python -m pipeline train")
 
 
 def _batches(split: Split, rows: Sequence[int], batch: int) -> Iterator[tuple[Sequence[int], list[Pixels]]]:

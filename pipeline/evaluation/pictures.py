@@ -59,32 +59,47 @@ def truth_beside_detections(
     split: Split, truth: BoxTruth, predictions: Predictions, rating: Rating, score: float
 ) -> tuple[Pixels, str]:
     """One picture of the sheet, truth on the left and detections on the right, with its caption."""
-    image_id = int(truth.image_ids_I[rating.row])
-    labels = np.flatnonzero(truth.image_ids_A == image_id)
-    found = predictions.of(image_id)
-    shown = np.flatnonzero(found.scores_D >= score)
-    image = read_image(split.path(rating.row))
-    shrink = min(1.0, SHOWN_SIDE / max(image.shape[:2]))
-    small = resize(image, max(1, round(image.shape[0] * shrink)), max(1, round(image.shape[1] * shrink)))
-    places_A = np.searchsorted(truth.category_ids_K, truth.category_ids_A[labels]).tolist()
-    places_D = np.searchsorted(truth.category_ids_K, found.category_ids_D[shown]).tolist()
-    crowd_A = truth.crowd_A[labels].tolist()
-    left = draw_boxes(
-        small,
-        truth.boxes_A4[labels] * shrink,
-        [truth.names[place] + (" (crowd)" if crowd else "") for place, crowd in zip(places_A, crowd_A, strict=True)],
-        [class_colour(place) for place in places_A],
-    )
-    right = draw_boxes(
-        small,
-        found.boxes_D4[shown] * shrink,
-        [f"{truth.names[place]} {value:.2f}" for place, value in zip(places_D, found.scores_D[shown].tolist(), strict=True)],
-        [class_colour(place) for place in places_D],
-    )
-    gap = np.full((left.shape[0], GAP, 3), 255, np.uint8)
+    panels = [truth_panel(split, truth, rating.row), detection_panel(split, truth, predictions, rating.row, score)]
     name = split.images.file_names[rating.row]
     caption = f"{name}\nF1 {rating.f1:.2f}: {rating.found} found, {rating.missed} missed, {rating.false} false"
-    return np.concatenate([left, gap, right], axis=1), caption
+    return beside(panels), caption
+
+
+def truth_panel(split: Split, truth: BoxTruth, row: int) -> Pixels:
+    """The picture of image `row` with its labels."""
+    labels = np.flatnonzero(truth.image_ids_A == truth.image_ids_I[row])
+    notes = [" (crowd)" if crowd else "" for crowd in truth.crowd_A[labels].tolist()]
+    return _panel(split, truth, row, truth.boxes_A4[labels], truth.category_ids_A[labels], notes)
+
+
+def detection_panel(split: Split, truth: BoxTruth, predictions: Predictions, row: int, score: float) -> Pixels:
+    """The picture of image `row` with the detections that score at least `score`."""
+    found = predictions.of(int(truth.image_ids_I[row]))
+    shown = found.scores_D >= score
+    notes = [f" {value:.2f}" for value in found.scores_D[shown].tolist()]
+    return _panel(split, truth, row, found.boxes_D4[shown], found.category_ids_D[shown], notes)
+
+
+def beside(panels: Sequence[Pixels]) -> Pixels:
+    """Panels of one picture in a row, white between them."""
+    gap = np.full((panels[0].shape[0], GAP, 3), 255, np.uint8)
+    return np.concatenate([part for panel in panels for part in (gap, panel)][1:], axis=1)
+
+
+def _panel(
+    split: Split,
+    truth: BoxTruth,
+    row: int,
+    boxes_B4: NDArray[np.float64],
+    category_ids_B: NDArray[np.int64],
+    notes: Sequence[str],
+) -> Pixels:
+    image = read_image(split.path(row))
+    shrink = min(1.0, SHOWN_SIDE / max(image.shape[:2]))
+    small = resize(image, max(1, round(image.shape[0] * shrink)), max(1, round(image.shape[1] * shrink)))
+    places = np.searchsorted(truth.category_ids_K, category_ids_B).tolist()
+    captions = [truth.names[place] + note for place, note in zip(places, notes, strict=True)]
+    return draw_boxes(small, boxes_B4 * shrink, captions, [class_colour(place) for place in places])
 
 
 def _rate(row: int, image_id: int, truth: BoxTruth, predictions: Predictions, score: float) -> Rating:

@@ -1,21 +1,16 @@
 """Evaluate: measure the trained detector the COCO way, and show where it is right and where it is wrong."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from pipeline.data.dataset import Category, Split, open_dataset
-from pipeline.detector.weights import Loaded, load_detector
-from pipeline.errors import DataError
+from pipeline.data.dataset import Split, open_dataset
+from pipeline.detector.weights import load_detector
 from pipeline.evaluation import curves
 from pipeline.evaluation.coco import BoxMetrics, BoxTruth, measure
 from pipeline.evaluation.config import EvaluateConfig
-from pipeline.evaluation.inference import Predictions, TorchBackend, predict_split
+from pipeline.evaluation.inference import Predictions, TorchBackend, predict_with, require_classes
 from pipeline.evaluation.pictures import rate_pictures, truth_beside_detections, worst_and_best
 from pipeline.files import staged, write_atomically, write_json
 from pipeline.report import Report
 from pipeline.settings import EvaluateStage
 from pipeline.training.device import prepare_device
-from pipeline.training.progress import Progress
 
 
 def run(cfg: EvaluateStage) -> None:
@@ -27,11 +22,10 @@ def run(cfg: EvaluateStage) -> None:
     detector = load_detector(cfg.layout.detector)
     dataset = open_dataset(cfg.layout.validated)
     split = dataset.split(cfg.evaluate.split)
-    require_classes(detector, dataset.info.categories, cfg.layout.validated)
+    require_classes(detector, dataset, cfg.layout.validated)
 
-    predictions = predict(
-        TorchBackend(detector.model.to(device), device.type), detector, split, dataset.info.categories, cfg.evaluate
-    )
+    backend = TorchBackend(detector.model.to(device), device.type)
+    predictions = predict_with(backend, detector, split, cfg.evaluate.batch, "evaluate")
     truth = BoxTruth.of(split, dataset.info.categories)
     metrics = measure(truth, predictions, cfg.evaluate.engine, cfg.evaluate.max_detections)
 
@@ -41,31 +35,6 @@ def run(cfg: EvaluateStage) -> None:
         write_atomically(out / "plots/pr.csv", curves.pr_table(metrics))
         write_atomically(out / "plots/classes.csv", curves.class_table(metrics))
         page(split, truth, predictions, metrics, cfg.evaluate).write(out / "index.html")
-
-
-def require_classes(detector: Loaded, categories: Sequence[Category], place: Path) -> None:
-    """DataError that lists both, unless the detector's classes are the dataset's, in the same order."""
-    learnt, asked = [category["name"] for category in detector.categories], [category.name for category in categories]
-    if learnt != asked:
-        wrong = f"its classes are not the detector's\n  dataset:  {', '.join(asked)}\n  detector: {', '.join(learnt)}"
-        raise DataError(place, wrong, "train on this dataset first: python -m pipeline train")
-
-
-def predict(
-    backend: TorchBackend, detector: Loaded, split: Split, categories: Sequence[Category], evaluate: EvaluateConfig
-) -> Predictions:
-    """Detections over the split."""
-    ids = [category.id for category in categories]
-    with Progress("evaluate", len(split.images)) as progress:
-        return predict_split(
-            backend,
-            split,
-            detector.cfg.input,
-            detector.model.divisor,
-            evaluate.batch,
-            ids,
-            lambda done, _: progress.show(done, ""),
-        )
 
 
 def page(split: Split, truth: BoxTruth, predictions: Predictions, metrics: BoxMetrics, evaluate: EvaluateConfig) -> Report:

@@ -15,10 +15,10 @@ from pipeline.errors import DataError
 from pipeline.evaluation.coco import evaluate_boxes
 from pipeline.evaluation.inference import TorchBackend, predict_split
 from pipeline.files import staged, write_json
+from pipeline.progress import Progress
 from pipeline.settings import TrainStage
 from pipeline.training.device import prepare_device
 from pipeline.training.loop import train
-from pipeline.training.progress import Progress
 
 SHOWN = ("train/loss", "train/lr", "train/pictures_per_second", "val/bbox/AP", "val/bbox/AP50")
 """Figures of the progress line; all of them go to the curves."""

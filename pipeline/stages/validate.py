@@ -9,8 +9,8 @@ from pipeline.files import staged, write_json
 from pipeline.labels.config import Page
 from pipeline.labels.gallery import drawable, pictures_of
 from pipeline.labels.validation import Validation, validate
+from pipeline.progress import Progress
 from pipeline.report import Badge, Report
-from pipeline.training.progress import Progress
 
 if TYPE_CHECKING:
     from pipeline.settings import ValidateStage

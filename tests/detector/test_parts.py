@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pipeline.detector.backbones import FixedSameConv2d, fix_same_padding
 from pipeline.detector.box_coding import BoxCoder, clip_boxes
 from pipeline.detector.losses import BoxLoss
 from pipeline.detector.postprocess import postprocess
@@ -108,3 +109,18 @@ def test_postprocess_scales_clips_and_closes_gaps() -> None:
     # x halves, y doubles; the second box lies right of the picture; the fourth is padding
     assert final.boxes_ND4.tolist() == [[[5, 20, 10, 40], [0, 10, 50, 40], [0, 0, 0, 0], [0, 0, 0, 0]]]
     assert final.count_N.tolist() == [2] and final.labels_ND.tolist() == [[1, 0, -1, -1]]
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_fixed_same_padding_is_timms_where_sides_are_multiples_of_the_stride(kernel: int, stride: int, dilation: int) -> None:
+    from timm.layers import Conv2dSame
+
+    parent = torch.nn.Sequential(Conv2dSame(4, 6, kernel, stride, dilation=dilation, groups=2, bias=kernel > 1))
+    original = parent[0]
+    fix_same_padding(parent)
+    assert isinstance(parent[0], FixedSameConv2d) and parent[0].weight is original.weight
+    for height, width in ((16, 24), (32, 8)):
+        x_NCHW = torch.randn(2, 4, height, width)
+        torch.testing.assert_close(parent(x_NCHW), original(x_NCHW), rtol=0, atol=0)
