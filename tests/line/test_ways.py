@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.files import digest_tree
 from tests.line.conftest import Clone
 from tests.stages.tiny import TINY
 
@@ -42,6 +43,11 @@ def test_both_ways_give_the_same_metrics_to_the_byte(by_dvc: Clone, by_flow: tup
         one, other = (made.folder / "reports" / stage / "metrics.json" for made in (by_dvc, by_flow[0]))
         assert one.read_bytes() == other.read_bytes(), stage
     assert json.loads((by_dvc.folder / "reports/evaluate/metrics.json").read_text())["bbox/AP50"] > 0
+
+
+def test_both_ways_give_the_same_files_to_the_byte(by_dvc: Clone, by_flow: tuple[Clone, str]) -> None:
+    for place in ("data/dataset", "data/validated", "models/detector", "models/quantized", "models/onnx"):
+        assert digest_tree(by_dvc.folder / place) == digest_tree(by_flow[0].folder / place), place
 
 
 def test_after_the_flow_dvc_finds_nothing_to_do(by_flow: tuple[Clone, str]) -> None:

@@ -104,11 +104,12 @@ def test_deploy_json_tells_all_that_a_program_needs(line: Layout) -> None:
 
 
 def test_a_second_run_gives_the_same_bytes(line: Layout, root: Path, tmp_path: Path) -> None:
+    """For the files of quantize and export see tests/line, where two clones make them."""
     again = Layout(tmp_path)
-    run_stages(root, again, STAGES)
-    for folder in ("data/dataset", "data/validated", "models/detector", "models/quantized", "models/onnx"):
+    run_stages(root, again, STAGES[:4])
+    for folder in ("data/dataset", "data/validated", "models/detector"):
         assert digest_tree(again.root / folder) == digest_tree(line.root / folder), folder
-    for stage in STAGES:
+    for stage in STAGES[:4]:
         for kind in ("metrics.json", "index.html"):
             there = line.reports(stage) / kind
             if there.exists():
