@@ -1,4 +1,4 @@
-"""python benchmarks/readme_picture.py: docs/detections.jpg, what the exported INT8 file finds on the first validation pictures."""
+"""python benchmarks/readme_picture.py: docs/detections.jpg, what the exported INT8 file finds on some validation pictures."""
 
 import sys
 from pathlib import Path

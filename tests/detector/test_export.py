@@ -1,15 +1,12 @@
 """`detect` as one ONNX graph of standard operators: equal to torch for any batch, height and width."""
 
-import logging
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
-import ops_cuda
+from pipeline.deploy.onnx import export_onnx
 from pipeline.detector.config import ModelConfig
 from pipeline.detector.detector import Detector
 from pipeline.structures import Images
@@ -23,46 +20,11 @@ SIZES = [
 ]
 
 
-class TensorInterface(nn.Module):
-    """`detect` between plain tensors, as the ONNX file has it."""
-
-    def __init__(self, model: Detector) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        found = self.model.detect(Images(pixels, sizes))
-        return found.boxes_ND4, found.scores_ND, found.labels_ND, found.count_N
-
-
-def export(model: Detector, path: Path) -> None:
-    images, _ = batch(model, [(64, 96), (60, 80)])
-    dim = torch.export.Dim
-    side = {"h": dim("h", min=1, max=64) * model.divisor, "w": dim("w", min=1, max=64) * model.divisor}
-    number = dim("batch", min=1, max=128)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            TensorInterface(model),
-            (images.pixels_N3HW, images.sizes_N2),
-            dynamo=True,
-            opset_version=20,
-            input_names=["pixels", "sizes"],
-            output_names=["boxes", "scores", "labels", "count"],
-            dynamic_shapes=({0: number, 2: side["h"], 3: side["w"]}, {0: number}),
-            custom_translation_table=ops_cuda.onnx_translations(),
-            verbose=False,
-        )
-    assert program is not None
-    program.save(path)
-
-
 @pytest.fixture(scope="module", params=["faster_rcnn", "retinanet"])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Path]:
     cfg: ModelConfig = tiny_one_stage() if request.param == "retinanet" else small_graph(tiny_two_stage())
     model, path = lively(cfg), tmp_path_factory.mktemp("onnx") / "detector.onnx"
-    export(model, path)
+    export_onnx(model, path, opset=20)
     return model, path
 
 
