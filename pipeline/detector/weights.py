@@ -15,6 +15,7 @@ from pipeline.errors import DataError
 from pipeline.files import read_json, write_json
 
 WEIGHTS, SETTINGS = "weights.safetensors", "model.json"
+TRAIN = "make a detector by: python -m pipeline train"
 
 
 class CategoryName(TypedDict):
@@ -48,11 +49,11 @@ def load_detector(folder: Path) -> Loaded:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not (folder / SETTINGS).exists() or not (folder / WEIGHTS).exists():
-        raise DataError(folder, "holds no detector", "make one by: python -m pipeline train")
+    if not (folder / SETTINGS).exists():
+        raise DataError(folder / SETTINGS, "no such file", TRAIN)
     settings = read_json(folder / SETTINGS)
     if not isinstance(settings, dict) or not {"model", "categories"} <= settings.keys():
-        raise DataError(folder / SETTINGS, "lacks model or categories", "make it anew by: python -m pipeline train")
+        raise DataError(folder / SETTINGS, "holds no detector: model or categories are missing", TRAIN)
     try:
         cfg = pydantic.TypeAdapter[ModelConfig](ModelConfig).validate_python(settings["model"])
     except pydantic.ValidationError as error:
@@ -60,6 +61,8 @@ def load_detector(folder: Path) -> Loaded:
         place = ".".join(str(part) for part in first["loc"])
         raise DataError(folder / SETTINGS, f"model.{place}: {first['msg']}", "train again with this version") from error
     model = build_detector(cfg, len(settings["categories"]))
+    if not (folder / WEIGHTS).exists():
+        raise DataError(folder / WEIGHTS, "no such file", TRAIN)
     try:
         state = load_file(folder / WEIGHTS)
     except SafetensorError as error:

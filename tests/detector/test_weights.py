@@ -62,7 +62,7 @@ def test_every_misfit_is_listed(saved: Path, tmp_path: Path) -> None:
         ("model.json", b"{", "not valid JSON"),
         ("model.json", b"{}", "holds no detector"),
         ("weights.safetensors", b"pickle?", "not a safetensors file"),
-        ("weights.safetensors", None, "holds no detector"),
+        ("weights.safetensors", None, "no such file"),
     ],
 )
 def test_broken_files_are_named(saved: Path, tmp_path: Path, file: str, content: bytes | None, message: str) -> None:
