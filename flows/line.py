@@ -55,14 +55,18 @@ def line(overrides: list[str] | None = None) -> Summary | State[Any]:
 def workspace(overrides: Sequence[str]) -> Iterator[settings.Settings]:
     """The settings, composed once and written to params.yaml of the place where this run works.
 
+    Without overrides those that params.yaml was written with stay, so that the flow does what `dvc repro` would.
     Until runs with overrides have a worktree of their own, that place is the checkout; the log says what happened to it.
     """
     before = settings.snapshot_overrides(CHECKOUT) if (CHECKOUT / settings.PARAMS).exists() else []
-    config = settings.write_params(overrides, CHECKOUT)
+    if before is None and not overrides:  # `dvc exp run` composed it: its choices are the user's
+        yield settings.load((), CHECKOUT)
+        return
+    config = settings.write_params(overrides or before or [], CHECKOUT)
     if overrides:
         get_run_logger().info("params.yaml of this checkout now holds: %s", " ".join(overrides))
     elif before:
-        get_run_logger().info("params.yaml held: %s; now it is plain conf/ again", " ".join(before))
+        get_run_logger().info("settings of params.yaml: %s; for plain conf/ run: python -m pipeline config", " ".join(before))
     yield config
 
 

@@ -8,12 +8,14 @@ all the same. When the input ends without `end` (the parent died) the run is mar
 import json
 import logging
 import os
+import posixpath
 import re
 import signal
 import sys
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
+from pipeline.files import digest_bytes
 from pipeline.process import die_with_parent
 from pipeline.quiet import be_offline
 
@@ -129,8 +131,13 @@ def _reason(error: Exception) -> str:
 
 
 def _allowed(name: str) -> str:
-    """MLflow takes letters, digits and _ - . : / blanks in names; a class may be called anything."""
-    return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:250]
+    """MLflow takes letters, digits and _ - . : / blanks in names that read as a path; a class may be called anything.
+
+    A name that has to be changed gets a digest of itself, so that two classes never share one.
+    """
+    kept = re.sub(r"[^\w\-. :/]", "_", name)
+    path = posixpath.normpath(re.sub(r"\.{2,}", "_", kept)).strip("/")
+    return name if path == name and len(name) <= 250 else f"{path[:240]}_{digest_bytes(name.encode())[:6]}"
 
 
 def main(parent: int) -> int:

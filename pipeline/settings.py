@@ -5,9 +5,10 @@ parameter; its first line holds the overrides it was made with, which is how `ch
 """
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.deploy.config import ExportConfig, QuantizeConfig
 from pipeline.detector.config import ModelConfig
 from pipeline.errors import ConfigError, UserError, did_you_mean
 from pipeline.evaluation.config import EvaluateConfig
-from pipeline.files import digest_bytes, write_atomically
+from pipeline.files import write_atomically
 from pipeline.labels.config import ValidateConfig
 from pipeline.layout import Layout
 from pipeline.schema import schema
@@ -45,6 +46,10 @@ class Settings:
     compute: ComputeConfig
     tracking: TrackingConfig
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError("seed", self.seed, "must be 0 or more")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
@@ -55,12 +60,6 @@ class Stage:
     def params(self) -> tuple[str, ...]:
         """The top-level keys of params.yaml that this stage uses; dvc.yaml lists the same."""
         return tuple(field.name for field in fields(self) if field.name != "layout")
-
-    def digest(self, *inputs: str) -> str:
-        """Names the work folder: equal settings and equal `inputs` (content digests) give equal names."""
-        content = {name: getattr(self, name) for name in self.params()}
-        plain = {name: value if isinstance(value, int) else asdict(value) for name, value in content.items()}
-        return digest_bytes(repr((plain, inputs)).encode())[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +132,14 @@ def stage_config(stage: str, settings: Settings, layout: Layout) -> Stage:
 
 
 def load(overrides: Sequence[str] = (), root: Path = Path(".")) -> Settings:
-    """The checked settings: of params.yaml without overrides, else freshly composed from conf/ with them."""
-    return check(compose(overrides, root) if overrides else read_params(root))
+    """The checked settings: of params.yaml without overrides, else freshly composed from conf/ with them.
+
+    UserError when params.yaml is to be used and is stale.
+    """
+    if overrides:
+        return check(compose(overrides, root))
+    check_params(root)
+    return check(read_params(root))
 
 
 def compose(overrides: Sequence[str], root: Path = Path(".")) -> dict[str, Any]:
@@ -147,7 +152,7 @@ def compose(overrides: Sequence[str], root: Path = Path(".")) -> dict[str, Any]:
 
     try:
         with initialize_config_dir(str((root / CONF).absolute()), version_base=None):
-            composed = hydra_compose("config", overrides=list(overrides))
+            composed = hydra_compose("config", overrides=[_quoted(override) for override in overrides])
         plain = OmegaConf.to_container(composed, resolve=True)
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         raise _override_error(error, overrides, root) from error
@@ -280,6 +285,10 @@ def _named_fields(place: list[str]) -> tuple[list[str], list[str]]:
 
 def _override_error(error: Exception, overrides: Sequence[str], root: Path) -> ConfigError:
     """Hydra's complaint in one line that names the field and lists the choices."""
+    from hydra.errors import OverrideParseException
+
+    if isinstance(error, OverrideParseException) and "=" in error.override:
+        return ConfigError(error.override, None, "cannot be read; put a value with special characters in quotes: field='...'")
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         folder = root / CONF / key
@@ -295,6 +304,16 @@ def _override_error(error: Exception, overrides: Sequence[str], root: Path) -> C
             return ConfigError(key, None, f"is not known. {did_you_mean(part, choices)}{where}")
     reason = str(error.__cause__ or error).strip().splitlines()[0]
     return ConfigError(" ".join(overrides) or "conf/", None, f"cannot be composed: {reason}")
+
+
+def _quoted(override: str) -> str:
+    """`override` with a path for its value made a quoted text: Hydra's grammar has other uses for commas, = or é."""
+    key, separator, value = override.partition("=")
+    if key != "dataset.source" or not separator or value[:1] in ('"', "'"):
+        return override
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)  # in Hydra's quotes backslashes count only before a quote
+    closed = re.sub(r"(\\+)$", r"\1\1", escaped)
+    return f"{key}='{closed}'"
 
 
 def _unknown_key(key: str, root: Path) -> tuple[str, str, list[str]] | None:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from pipeline.data.augment import Augmentation
 from pipeline.data.dataset import Split
+from pipeline.errors import UserError
 from pipeline.predict.preprocess import read_image, stack
 from pipeline.structures import Images, Targets
 
@@ -34,15 +35,21 @@ class Sample:
     name: str
 
 
-class TrainingPictures(torch.utils.data.Dataset[Sample]):
+class TrainingPictures(torch.utils.data.Dataset[Sample | UserError]):
     """Pictures of one split by position in the endless stream: position fixes the picture, its order and its augmentation."""
 
     def __init__(self, split: Split, augmentation: Augmentation, channels: str, seed: int) -> None:
         self.split, self.augmentation, self.channels, self.seed = split, augmentation, channels, seed
         self._lap, self._order = -1, np.zeros(0, np.int64)
 
-    def __getitem__(self, position: int) -> Sample:
-        row = self._row(position)
+    def __getitem__(self, position: int) -> Sample | UserError:
+        """The sample at `position`, or why there is none: torch wraps what a worker raises in a stack trace of its own."""
+        try:
+            return self._sample(self._row(position), position)
+        except UserError as error:
+            return UserError(str(error))
+
+    def _sample(self, row: int, position: int) -> Sample:
         annotations, rows = self.split.annotations, self.split.rows_of(row)
         learn_A = ~annotations.crowd_A[rows] & (annotations.label_A[rows] >= 0)
         image = Image.fromarray(read_image(self.split.path(row)))
@@ -62,8 +69,15 @@ class TrainingPictures(torch.utils.data.Dataset[Sample]):
         return int(self._order[place])
 
 
-def collate(samples: list[Sample], divisor: int) -> Batch:
-    """Pad pictures at the right and bottom to a common multiple of `divisor`, truths to the batch's own maximum."""
+def collate(given: list[Sample | UserError], divisor: int) -> Batch | UserError:
+    """Pad pictures at the right and bottom to a common multiple of `divisor`, truths to the batch's own maximum.
+
+    The first error among the samples takes the batch's place.
+    """
+    samples = [sample for sample in given if isinstance(sample, Sample)]
+    for error in given:
+        if isinstance(error, UserError):
+            return error
     pixels_N3HW, sizes_N2 = stack([(sample.pixels_3HW, sample.pixels_3HW.shape[1:]) for sample in samples], divisor)
     most = max(1, *(len(sample.labels_G) for sample in samples))
     boxes_NG4, labels_NG = np.zeros((len(samples), most, 4), np.float32), np.full((len(samples), most), -1, np.int64)
@@ -77,6 +91,10 @@ def collate(samples: list[Sample], divisor: int) -> Batch:
 def training_batches(
     pictures: TrainingPictures, batch: int, divisor: int, first: int, steps: int, workers: int
 ) -> Iterator[Batch]:
-    """Batches of the steps `first` to `steps` - 1, read ahead by `workers` processes."""
+    """Batches of the steps `first` to `steps` - 1, read ahead by `workers` processes. UserError names an unreadable picture."""
     positions = [range(step * batch, (step + 1) * batch) for step in range(first, steps)]
-    return iter(DataLoader(pictures, batch_sampler=positions, num_workers=workers, collate_fn=partial(collate, divisor=divisor)))  # type: ignore[arg-type]
+    together = partial(collate, divisor=divisor)
+    for made in DataLoader(pictures, batch_sampler=positions, num_workers=workers, collate_fn=together):  # type: ignore[arg-type]
+        if isinstance(made, UserError):
+            raise made
+        yield made

@@ -39,6 +39,11 @@ class Gate:
     int8_ap: float
     """Largest loss of box AP of the INT8 file against torch, in 0..1."""
 
+    def __post_init__(self) -> None:
+        for name in ("fp32_ap", "int8_ap"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"export.gate.{name}", getattr(self, name), "is a loss of AP: 0 to 1")
+
 
 @schema
 class ExportConfig:
@@ -49,3 +54,9 @@ class ExportConfig:
     """Pictures per run of the exported files while they are compared."""
     pictures: int
     """Pictures of the report that show the three files' boxes side by side."""
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ConfigError("export.batch", self.batch, "must be at least 1")
+        if self.pictures < 0:
+            raise ConfigError("export.pictures", self.pictures, "must be 0 or more")

@@ -35,11 +35,19 @@ class Parity:
         """Flat figures for metrics.json: AP and AP50 per backend and the losses of the files."""
         figures: dict[str, float] = {}
         for backend, metrics in self.metrics.items():
-            figures |= {f"export/{backend}/{name}": metrics.numbers[f"bbox/{name}"] for name in ("AP", "AP50")}
+            values = {f"export/{backend}/{name}": metrics.numbers[f"bbox/{name}"] for name in ("AP", "AP50")}
+            figures |= {name: value for name, value in values.items() if value >= 0}
         return figures | {f"export/{backend}/AP_loss": self.loss(backend) for backend in self.metrics if backend != REFERENCE}
 
     def require(self, gate: Gate) -> None:
-        """GateError when the float file differs, or the INT8 file loses, more than the gate allows; it names the worst class."""
+        """GateError when nothing could be measured, or the float file differs or the INT8 file loses more than the gate allows.
+
+        It names the class that lost most.
+        """
+        if self.metrics[REFERENCE].numbers["bbox/AP"] < 0:
+            raise GateError(
+                "export: the split has no label to measure on, so nothing is proven\n  name another by evaluate.split"
+            )
         checks = [
             ("onnx", abs(self.loss("onnx")), "export.gate.fp32_ap", gate.fp32_ap, FLOAT_ADVICE),
             ("int8", self.loss("int8"), "export.gate.int8_ap", gate.int8_ap, INT8_ADVICE),

@@ -4,6 +4,7 @@ ONNX Runtime's static quantization (QDQ format, so that TensorRT and OpenVINO re
 """
 
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -103,6 +104,9 @@ def write_int8(source: Path, ranges: Path, recipe: Recipe, target: Path) -> None
     unknown = [name for name in recipe.quantized if name not in nodes]
     if unknown:
         raise DataError(source, f"has no convolution {unknown[0]} that the recipe names", "run quantize again")
+    if not recipe.quantized:  # an empty list would mean "all" to ONNX Runtime
+        shutil.copyfile(source, target)
+        return
     with _quiet_root():
         quantize_static(
             source,

@@ -233,13 +233,20 @@ class FixedSameConv2d(nn.Conv2d):
 
 def fix_same_padding(model: nn.Module) -> None:
     """Put a `FixedSameConv2d` with the same parameters in the place of each of timm's Conv2dSame, under the same name."""
-    from timm.layers import Conv2dSame
+    from timm.layers.conv2d_same import Conv2dSame
 
     for parent in list(model.modules()):
         for name, conv in list(parent.named_children()):
             if isinstance(conv, Conv2dSame):
-                sizes: tuple[Any, ...] = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, 0, conv.dilation)
-                fixed = FixedSameConv2d(*sizes, groups=conv.groups, bias=conv.bias is not None)
+                fixed = FixedSameConv2d(
+                    conv.in_channels,
+                    conv.out_channels,
+                    conv.kernel_size,  # type: ignore[arg-type]  # torch declares the general tuple that it keeps
+                    conv.stride,  # type: ignore[arg-type]
+                    dilation=conv.dilation,  # type: ignore[arg-type]
+                    groups=conv.groups,
+                    bias=conv.bias is not None,
+                )
                 fixed.weight, fixed.bias = conv.weight, conv.bias
                 setattr(parent, name, fixed)
 

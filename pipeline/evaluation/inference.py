@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.dataset import Dataset, Split
-from pipeline.errors import DataError
+from pipeline.errors import DataError, UserError
 from pipeline.predict.postprocess import RawDetections, to_picture
 from pipeline.predict.preprocess import Input, Pixels, prepare, read_image, stack
 from pipeline.progress import Progress
@@ -76,6 +76,10 @@ class TorchBackend:
                 found = self.model.detect(images).to("cpu")  # type: ignore[operator]
         finally:
             self.model.train(training)
+        if not bool(found.finite_N.all()):
+            raise UserError(
+                "the detector gives values that are not finite\n  train again, with a lower train.optimizer.lr or train.clip set"
+            )
         return {
             "boxes": found.boxes_ND4.float().numpy(),
             "scores": found.scores_ND.float().numpy(),
@@ -135,7 +139,8 @@ def predict_with(backend: Backend, detector: "Loaded", split: Split, batch: int,
 
 def require_classes(detector: "Loaded", dataset: Dataset, place: Path) -> None:
     """DataError that lists both, unless the detector's classes are the dataset's, in the same order."""
-    learnt, asked = [category["name"] for category in detector.categories], list(dataset.classes)
+    learnt = [f"{category['name']} ({category['id']})" for category in detector.categories]
+    asked = [f"{category.name} ({category.id})" for category in dataset.info.categories]
     if learnt != asked:
         wrong = f"its classes are not the detector's\n  dataset:  {', '.join(asked)}\n  detector: {', '.join(learnt)}"
         raise DataError(place, wrong, "train on this dataset first: python -m pipeline train")

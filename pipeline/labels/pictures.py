@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +16,8 @@ from PIL import Image
 
 from pipeline.data.dataset import Dataset
 from pipeline.files import digest_file
+from pipeline.predict.preprocess import readable_formats
 
-FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
-"""What counts as a picture. A closed list: Pillow's other readers call outside programs (EPS) or are nobody's photographs."""
 CHUNK = 1000
 """Pictures between two signs of progress."""
 
@@ -75,7 +74,7 @@ def inspect_picture(path: Path, max_pixels: int) -> Inspection:
     digest, width, height = "", 0, 0
     try:
         digest = digest_file(path)
-        with Image.open(path, formats=_formats()) as picture:
+        with Image.open(path, formats=readable_formats()) as picture:
             width, height = picture.size
             if width * height > max_pixels:
                 return Inspection(State.TOO_LARGE, width, height, digest, f"{width} x {height} pixels")
@@ -90,13 +89,6 @@ def inspect_picture(path: Path, max_pixels: int) -> Inspection:
         state = State.TRUNCATED if width else State.UNREADABLE
         return Inspection(state, width, height, digest, _said(error).replace(str(path), path.name))
     return Inspection(State.GOOD, width, height, digest, "")
-
-
-@cache
-def _formats() -> list[str]:
-    """Those of FORMATS that this Pillow was built with; `open` raises KeyError for a name whose reader is not loaded."""
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _verify(path: Path) -> None:

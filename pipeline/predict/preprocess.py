@@ -5,6 +5,7 @@ same pixels wherever it runs. EXIF orientation is ignored everywhere: COCO-style
 """
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -15,6 +16,8 @@ from PIL import Image, UnidentifiedImageError
 from pipeline.errors import DataError
 
 Pixels = NDArray[np.uint8]
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+"""What counts as a picture. A closed list: Pillow's other readers call outside programs (EPS) or are nobody's photographs."""
 
 
 class Input(Protocol):
@@ -39,7 +42,7 @@ def read_image(path: Path) -> Pixels:
     DataError names the file when it is missing, not a picture, damaged, cut off, or larger than Pillow's pixel cap.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=readable_formats()) as picture:
             if picture.width < 1 or picture.height < 1:
                 raise ValueError(f"it is {picture.width} x {picture.height} pixels")
             if picture.mode.startswith("I"):
@@ -49,6 +52,13 @@ def read_image(path: Path) -> Pixels:
         raise DataError(path, "no such picture") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, zlib.error ... on damaged files
         raise DataError(path, f"cannot be read as a picture ({_reason(error)})", "replace the file or take it out") from error
+
+
+@cache
+def readable_formats() -> list[str]:
+    """Those of FORMATS that this Pillow was built with; `open` raises KeyError for a name whose reader is not loaded."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _upper_byte(picture: Image.Image) -> Pixels:

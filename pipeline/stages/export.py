@@ -42,8 +42,9 @@ def run(cfg: ExportStage) -> None:
         measure = partial(evaluate_boxes, split, dataset.info.categories, engine=cfg.evaluate.engine)
         parity = Parity({name: measure(found[name], max_detections=cfg.evaluate.max_detections) for name in found})
         write_json(out / "deploy.json", description(detector, out, parity))
-        write_reports(cfg, dataset, found, parity)
+        write_page(cfg, dataset, found, parity)
         parity.require(cfg.export.gate)
+    write_json(cfg.layout.reports("export") / "metrics.json", parity.figures())
 
 
 def description(detector: Loaded, out: Path, parity: Parity) -> dict[str, object]:
@@ -58,10 +59,8 @@ def description(detector: Loaded, out: Path, parity: Parity) -> dict[str, object
     }
 
 
-def write_reports(cfg: ExportStage, dataset: Dataset, found: dict[str, Predictions], parity: Parity) -> None:
-    """metrics.json and the page: AP of the three side by side, per class, and their boxes on the same pictures."""
-    reports = cfg.layout.reports("export")
-    write_json(reports / "metrics.json", parity.figures())
+def write_page(cfg: ExportStage, dataset: Dataset, found: dict[str, Predictions], parity: Parity) -> None:
+    """The page, also when the gate is missed: AP of the three side by side, per class, and their boxes on the same pictures."""
     page = Report("Export", "torch, the float ONNX file and the INT8 file on the same validation pictures")
     names = list(parity.metrics)
     numbers = {name: parity.metrics[name].numbers for name in names}
@@ -77,4 +76,4 @@ def write_reports(cfg: ExportStage, dataset: Dataset, found: dict[str, Predictio
         for row in range(min(cfg.export.pictures, len(split.images)))
     ]
     page.pictures("The same pictures", shown, f"{', '.join(names)}, from left to right; scores of at least {score:g}.")
-    page.write(reports / "index.html")
+    page.write(cfg.layout.reports("export") / "index.html")

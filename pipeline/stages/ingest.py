@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pipeline.data.config import CocoDataset, ShapesDataset, VocDataset
 from pipeline.data.dataset import Dataset, DatasetInfo, Split, open_dataset, tasks_of, write_dataset
 from pipeline.data.formats.coco import read_coco
@@ -50,6 +52,13 @@ def require_content(splits: dict[str, Split], place: str) -> None:
     """DataError when there is no picture file, or no label that a detector could learn from."""
     if not any(split.path(row).is_file() for split in splits.values() for row in range(len(split.images))):
         raise DataError(place, "none of the pictures that its labels name is there", "put them below the source folder")
+    for split in splits.values():
+        ids, counts = np.unique(split.images.ids_I, return_counts=True)
+        if (counts > 1).any():
+            wrong = (
+                f"image id {ids[counts > 1][0]} stands for several pictures of {split.name}: whose its labels are cannot be told"
+            )
+            raise DataError(place, wrong, "give each picture an id of its own")
     if not tasks_of(list(splits.values())):
         raise DataError(
             place, "has pictures, but its labels hold no box, mask or keypoint", "label some pictures, or name other label files"

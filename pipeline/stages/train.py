@@ -76,7 +76,7 @@ def validation(model: torch.nn.Module, dataset: Dataset, cfg: TrainStage, step: 
     split = dataset.split("val")
     predictions = predict_split(backend, split, cfg.model.input, model.divisor, cfg.train.batch, ids)  # type: ignore[arg-type]
     metrics = evaluate_boxes(split, dataset.info.categories, predictions, "hotcoco")
-    return {f"val/{name}": metrics.numbers[name] for name in ("bbox/AP", "bbox/AP50")}
+    return {f"val/{name}": metrics.numbers[name] for name in ("bbox/AP", "bbox/AP50") if metrics.numbers[name] >= 0}
 
 
 def is_reproducible(name: str) -> bool:

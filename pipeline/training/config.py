@@ -46,6 +46,10 @@ class Cosine:
     final: float
     """Last learning rate as a share of the peak."""
 
+    def __post_init__(self) -> None:
+        _at_least_zero("train.schedule.warmup", self.warmup)
+        _at_least_zero("train.schedule.final", self.final)
+
 
 @schema
 class Steps:
@@ -59,6 +63,8 @@ class Steps:
     factor: float
 
     def __post_init__(self) -> None:
+        _at_least_zero("train.schedule.warmup", self.warmup)
+        _above_zero("train.schedule.factor", self.factor, "0.1 divides the rate by ten")
         if list(self.milestones) != sorted(self.milestones) or not all(0 < share < 1 for share in self.milestones):
             raise ConfigError("train.schedule.milestones", list(self.milestones), "must be rising shares between 0 and 1")
 
@@ -80,8 +86,10 @@ class Augment:
         for name in ("flip", "crop"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"train.augment.{name}", getattr(self, name), "is a chance: 0 to 1")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ConfigError("train.augment.scale", list(self.scale), "must be two rising factors above 0, such as [0.8, 1.25]")
+        if not 0.1 <= self.scale[0] <= self.scale[1]:
+            raise ConfigError(
+                "train.augment.scale", list(self.scale), "must be two rising factors of at least 0.1, such as [0.8, 1.25]"
+            )
         if not 0 < self.crop_least <= 1:
             raise ConfigError("train.augment.crop_least", self.crop_least, "must be above 0 and at most 1")
 
@@ -127,6 +135,11 @@ class ComputeConfig:
         for name in ("threads", "workers"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"compute.{name}", getattr(self, name), "must be 0 or more")
+
+
+def _at_least_zero(field: str, value: float) -> None:
+    if not value >= 0:
+        raise ConfigError(field, value, "must be 0 or more")
 
 
 def _above_zero(field: str, value: float, hint: str) -> None:

@@ -4,6 +4,7 @@ Boxes are (xmin, ymin, xmax, ymax) as written (see `VocDataset.one_based`). `dif
 and `ignore: 1`, which evaluation treats like a crowd, as VOC's own does. Split lists: `ImageSets/Main`, else the folders' names.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -200,6 +201,11 @@ def _by_split(entries: list[VocEntry], files: SourceFiles) -> tuple[dict[str, li
     return parts, _others(entries, files)
 
 
+def _listed_name(line: str) -> str:
+    """A line's picture: all of it (names may hold blanks), less the -1, 0 or 1 that per-class lists put behind it."""
+    return re.sub(r"\s+-?[01]$", "", line.strip())
+
+
 def _split_lists(files: SourceFiles) -> list[tuple[PurePosixPath, str, list[str]]]:
     """(devkit folder, split, stems) of every list in an ImageSets/Main; per-class lists (cat_train.txt) are not split lists."""
     lists = []
@@ -207,7 +213,7 @@ def _split_lists(files: SourceFiles) -> list[tuple[PurePosixPath, str, list[str]
         name = split_named(path.stem)
         if path.parent.name == "Main" and path.parent.parent.name == "ImageSets" and name and "_" not in path.stem:
             text = (files.folder / path).read_text(errors="replace")
-            names = [PurePosixPath(line.split()[0]) for line in text.splitlines() if line.strip()]
+            names = [PurePosixPath(_listed_name(line)) for line in text.splitlines() if line.strip()]
             stems = [name.stem if name.suffix.lower() in PICTURES else name.name for name in names]
             lists.append((path.parent.parent.parent, name, stems))
     return lists

@@ -1,0 +1,57 @@
+"""The gate's rules, on made-up figures; tests/stages runs it on real files."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from pipeline.deploy.config import Gate
+from pipeline.deploy.parity import Parity
+from pipeline.errors import GateError
+
+GATE = Gate(fp32_ap=0.001, int8_ap=0.02)
+
+
+@dataclass
+class Metrics:
+    """As much of BoxMetrics as the gate reads."""
+
+    ap: float
+    per_class: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        return {"bbox/AP": self.ap, "bbox/AP50": self.ap}
+
+
+def parity(torch: float, onnx: float, int8: float) -> Parity:
+    classes = {"cat": torch, "dog": torch}
+    worse = {"cat": int8, "dog": int8 - 0.1}
+    return Parity({"torch": Metrics(torch, classes), "onnx": Metrics(onnx, classes), "int8": Metrics(int8, worse)})  # type: ignore[dict-item]
+
+
+def test_files_within_the_limits_pass() -> None:
+    parity(0.5, 0.5009, 0.481).require(GATE)
+    parity(0.5, 0.4991, 0.6).require(GATE)
+
+
+@pytest.mark.parametrize("onnx", [0.4985, 0.5015])
+def test_a_float_file_that_differs_either_way_is_refused(onnx: float) -> None:
+    with pytest.raises(GateError, match=r"onnx file differs from torch by 0\.0015 AP; export\.gate\.fp32_ap allows 0\.001"):
+        parity(0.5, onnx, 0.5).require(GATE)
+
+
+def test_an_int8_file_that_loses_too_much_is_refused_and_the_worst_class_named() -> None:
+    with pytest.raises(GateError, match=r"int8 file .*0\.0300 AP.*\n  class dog lost most: 0\.1300 AP\n.*float_layers"):
+        parity(0.5, 0.5, 0.47).require(GATE)
+
+
+def test_nan_does_not_pass() -> None:
+    with pytest.raises(GateError):
+        parity(0.5, 0.5, float("nan")).require(GATE)
+
+
+def test_nothing_measured_is_not_proven() -> None:
+    unmeasured = parity(-1.0, -1.0, -1.0)
+    with pytest.raises(GateError, match="no label to measure on"):
+        unmeasured.require(GATE)
+    assert not any(value < 0 for value in unmeasured.figures().values())
