@@ -44,7 +44,9 @@ def read_json(path: Path) -> object:
     except FileNotFoundError as error:
         raise DataError(path, "no such file") from error
     except orjson.JSONDecodeError as error:
-        raise DataError(path, f"line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from error
+        raise DataError(
+            path, f"line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})", "repair the file"
+        ) from error
 
 
 @contextmanager

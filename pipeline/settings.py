@@ -298,7 +298,7 @@ def _override_error(error: Exception, overrides: Sequence[str], root: Path) -> C
                 return ConfigError(f"{key}={value}", None, f"is not known. {did_you_mean(value, choices)}")
         elif "=" not in override:
             return ConfigError(override, None, "is not an override; write field=value, such as train.steps=500")
-        elif unknown := _unknown_key(key, root):
+        elif unknown := _unknown_key(key, overrides, root):
             owner, part, choices = unknown
             where = f" (in {owner})" if owner else ""
             return ConfigError(key, None, f"is not known. {did_you_mean(part, choices)}{where}")
@@ -316,9 +316,10 @@ def _quoted(override: str) -> str:
     return f"{key}='{closed}'"
 
 
-def _unknown_key(key: str, root: Path) -> tuple[str, str, list[str]] | None:
+def _unknown_key(key: str, overrides: Sequence[str], root: Path) -> tuple[str, str, list[str]] | None:
     """The deepest known owner of a dotted `key` that leads nowhere in conf/, the part it does not know, and those it does."""
-    values: Any = compose([], root)
+    groups = [override for override in overrides if (root / CONF / override.partition("=")[0]).is_dir()]
+    values: Any = compose(groups, root)
     parts = key.split(".")
     for depth, part in enumerate(parts):
         if not isinstance(values, dict) or part not in values:

@@ -59,6 +59,11 @@ def test_every_choice_of_every_group_composes(root: Path, group: str) -> None:
         settings.load([f"{group}={choice}", *needed], root)
 
 
+def test_choices_are_those_of_the_chosen_group(root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"dataset\.classes is not known\. Choices: annotations, archive"):
+        settings.load(["dataset=coco", "dataset.source=x", "dataset.classes=[a]"], root)
+
+
 def test_overrides_reach_the_typed_settings(root: Path) -> None:
     loaded = settings.load(["train.steps=7", "model=retinanet_lite0_fpn"], root)
     assert loaded.train.steps == 7 and loaded.model.kind == "retinanet"

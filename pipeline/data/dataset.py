@@ -119,7 +119,8 @@ class Dataset:
 def open_dataset(folder: Path) -> Dataset:
     """Read a dataset that `write_dataset` wrote; pictures are not opened. DataError names file and position of what is wrong."""
     if not (folder / "dataset.json").is_file():
-        raise DataError(folder, "is not a dataset: it has no dataset.json", "python -m pipeline ingest makes one")
+        maker = "validate" if folder.name == "validated" else "ingest"
+        raise DataError(folder, "is not a dataset: it has no dataset.json", f"make it by: python -m pipeline {maker}")
     info = _read_info(folder / "dataset.json")
     return Dataset(info, {name: _read_split(folder, name, info) for name in info.counts})
 

@@ -146,7 +146,7 @@ def test_a_damaged_float_graph_is_caught_by_the_gate_and_the_old_files_stay(line
 def test_missing_inputs_are_one_clear_message(root: Path, tmp_path: Path) -> None:
     for stage, word in {
         "validate": "ingest",
-        "train": "ingest",
+        "train": "pipeline validate",
         "evaluate": "train",
         "quantize": "train",
         "export": "train",

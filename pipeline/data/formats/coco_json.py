@@ -232,7 +232,7 @@ def _decoded(raws: list[msgspec.Raw] | None, where: str) -> Iterator[Any]:
         try:
             yield decode(raw)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: bytes that are not UTF-8
-            raise DataError(f"{where}[{number}]", f"not valid JSON ({error})") from error
+            raise DataError(f"{where}[{number}]", f"not valid JSON ({error})", "repair the file") from error
 
 
 def _read_slowly(path: Path, data: bytes) -> Record:
@@ -241,11 +241,12 @@ def _read_slowly(path: Path, data: bytes) -> Record:
         content = json.loads(data)
         json.dumps(content, ensure_ascii=False).encode()  # half surrogate pairs pass the reader and could never be written back
     except json.JSONDecodeError as error:
-        raise DataError(path, f"line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from error
+        place = f"line {error.lineno}, column {error.colno}"
+        raise DataError(path, f"{place}: not valid JSON ({error.msg})", "repair the file") from error
     except UnicodeDecodeError as error:
         raise DataError(path, f"byte {error.start}: not UTF-8 ({error.reason})", "save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(path, f"not usable JSON ({str(error)[:200]})") from error
+        raise DataError(path, f"not usable JSON ({str(error)[:200]})", "repair the file") from error
     if not isinstance(content, dict):
         raise DataError(path, f"must be a JSON object at the top, is {_kind(content)}")
     return content
