@@ -75,10 +75,18 @@ def convolutions(path: Path) -> dict[str, list[str]]:
     return nodes
 
 
+def depthwise(path: Path) -> set[str]:
+    """Weights of convolutions in which each channel sees itself alone: [C, 1, h, w]."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+    alone = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 4 and tensor.dims[1] == 1 and tensor.dims[0] > 1}
+    return alone & convolutions(path).keys()
+
+
 def plan(path: Path, cfg: QuantizeConfig) -> Recipe:
-    """The recipe for the file at `path`: the first convolution and those under `cfg.float_layers` stay in float."""
+    """The recipe for the file at `path`: the first convolution and those that `cfg` names stay in float."""
     weights = list(convolutions(path))
-    kept = [name for place, name in enumerate(weights) if place == 0 or name.startswith(cfg.float_layers)]
+    named = {name for name in weights if name.startswith(cfg.float_layers)}
+    kept = [*weights[:1], *(name for name in weights[1:] if name in named | (depthwise(path) if cfg.float_depthwise else set()))]
     return Recipe(
         calibrator=cfg.calibrator,
         per_channel=cfg.per_channel,

@@ -43,7 +43,10 @@ def run(cfg: QuantizeStage) -> None:
     page.table(
         "Convolutions in float",
         ("weight", "why"),
-        [(name, "first layer" if place == 0 else "quantize.float_layers") for place, name in enumerate(recipe.kept_float)],
+        [
+            (name, "first layer" if place == 0 else "quantize.float_layers or float_depthwise")
+            for place, name in enumerate(recipe.kept_float)
+        ],
     )
     page.write(reports / "index.html")
 

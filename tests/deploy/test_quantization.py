@@ -1,5 +1,6 @@
 """Which convolutions become INT8, on a graph of two."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,13 @@ def graph(tmp_path: Path) -> Path:
 
 def config(calibrator: str = "minmax", float_layers: tuple[str, ...] = ()) -> QuantizeConfig:
     return QuantizeConfig(
-        pictures=4, calibrator=calibrator, per_channel=True, reduce_range=True, float_layers=float_layers, opset=20
+        pictures=4,
+        calibrator=calibrator,
+        per_channel=True,
+        reduce_range=True,
+        float_layers=float_layers,
+        float_depthwise=False,
+        opset=20,
     )  # type: ignore[arg-type]
 
 
@@ -76,3 +83,17 @@ def test_a_recipe_survives_its_file_and_another_json_does_not_pass_for_one(graph
 def test_the_sample_is_seeded_without_repeats_and_never_longer_than_the_data() -> None:
     assert sample(100, 10, seed=1) == sample(100, 10, seed=1) != sample(100, 10, seed=2)
     assert len(set(sample(100, 10, seed=1))) == 10 and sample(5, 10, seed=1) == list(range(5))
+
+
+def test_depthwise_layers_stay_in_float_when_asked(tmp_path: Path) -> None:
+    shapes = {"stem.w": (4, 3, 1, 1), "dw.w": (4, 1, 3, 3), "pw.w": (4, 4, 1, 1)}
+    weights = [numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in shapes.items()]
+    places = ["pixels", "a", "b", "out"]
+    nodes = [
+        helper.make_node("Conv", [places[i], name], [places[i + 1]], name=f"n{i}", group=4 if name == "dw.w" else 1)
+        for i, name in enumerate(shapes)
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("pixels", "out")]
+    onnx.save(helper.make_model(helper.make_graph(nodes, "three", ends[:1], ends[1:], weights)), tmp_path / "three.onnx")
+    assert plan(tmp_path / "three.onnx", config()).quantized == ("dw.w", "pw.w")
+    assert plan(tmp_path / "three.onnx", replace(config(), float_depthwise=True)).quantized == ("pw.w",)
