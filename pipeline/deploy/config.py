@@ -21,7 +21,7 @@ class QuantizeConfig:
     float_layers: tuple[str, ...]
     """Convolutions that stay in float, by the beginning of their weight's name; the first convolution always does."""
     float_depthwise: bool
-    """Keep depthwise convolutions in float: one range for all channels of their input costs them most (3 points of AP on BCCD with
+    """Keep depthwise convolutions in float: one range for all channels of their input costs them most (3 points of AP on BCCD,
     EfficientNet-Lite0), and they are a small share of the work."""
     opset: int
     """Version of the ONNX operator set."""
