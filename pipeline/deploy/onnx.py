@@ -4,11 +4,13 @@ import logging
 import warnings
 from pathlib import Path
 
+import onnx
 import torch
 from torch import Tensor, nn
 
 import ops_cuda
 from pipeline.detector.detector import Detector
+from pipeline.files import write_atomically
 from pipeline.structures import Images
 
 INPUTS = ("pixels", "sizes")
@@ -61,7 +63,15 @@ def export_onnx(detector: Detector, path: Path, opset: int) -> None:
             verbose=False,
         )
     assert program is not None
-    program.save(str(path))
+    write_atomically(path, without_traces(program.model_proto).SerializeToString(deterministic=True))
+
+
+def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` less the tracer's notes on every node: stack traces with this machine's paths, other bytes in every run."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
+        del part.metadata_props[:]
+    return model
 
 
 class _quiet:

@@ -86,7 +86,7 @@ def test_classes_that_do_not_fit_are_both_listed_and_the_old_report_stays(stage)
     stage.run(stage.config)
     before = (stage.out / "metrics.json").read_bytes()
     stage.loaded.categories[1]["name"] = "green"
-    with pytest.raises(DataError, match=r"(?s)data/validated.*red, blue.*red, green.*pipeline train"):
+    with pytest.raises(DataError, match=r"(?s)data/validated.*red \(1\), blue \(4\).*red \(1\), green \(4\).*pipeline train"):
         stage.run(stage.config)
     assert (stage.out / "metrics.json").read_bytes() == before
 

@@ -81,7 +81,7 @@ def test_one_dvc_repro_is_one_run_with_its_figures_curves_and_model(by_dvc: Clon
         params = dict(store.execute("select key, value from params").fetchall())
         aliases = store.execute("select alias from registered_model_aliases").fetchall()
     figures = json.loads((by_dvc.folder / "reports/evaluate/metrics.json").read_text())
-    assert latest["bbox/AP50"] == pytest.approx(figures["bbox/AP50"])
+    assert latest["evaluate/bbox/AP50"] == pytest.approx(figures["bbox/AP50"])
     assert curve == 4 and params["train.steps"] == "40" and aliases == [("candidate",)]
 
 
@@ -97,11 +97,11 @@ def test_a_changed_setting_runs_only_the_stages_that_use_it(by_dvc: Clone) -> No
 def test_a_forgotten_snapshot_stops_dvc_with_the_command_that_mends_it(by_dvc: Clone) -> None:
     path = by_dvc.folder / "conf/quantize/default.yaml"
     text = path.read_text()
-    path.write_text(text.replace("pictures: 64", "pictures: 65"))
+    path.write_text(text.replace("per_channel: true", "per_channel: false"))
     output = by_dvc.run("dvc", "repro", ok=False)
     path.write_text(text)
-    assert "not what conf/ composes to" in output or "quantize.pictures" in output
-    assert "python -m pipeline config" in output
+    assert "not what conf/ composes to; differs in quantize.per_channel" in output
+    assert "python -m pipeline config model=faster_rcnn_tiny" in output and "Running stage 'quantize'" not in output
 
 
 def test_git_sees_nothing_of_a_run_but_its_record(by_flow: tuple[Clone, str]) -> None:

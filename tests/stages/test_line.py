@@ -47,7 +47,7 @@ def test_the_detector_learnt(line: Layout) -> None:
     assert metrics(line, "train")["val/bbox/AP50"] == pytest.approx(metrics(line, "evaluate")["bbox/AP50"], abs=1e-9)
 
 
-def test_both_files_passed_the_gate_and_are_standard_onnx(line: Layout) -> None:
+def test_both_files_passed_the_gate_and_are_standard_onnx(line: Layout, root: Path) -> None:
     values = metrics(line, "export")
     assert abs(values["export/onnx/AP_loss"]) <= 0.001 and values["export/int8/AP_loss"] <= 0.02
     assert values["export/torch/AP"] == pytest.approx(metrics(line, "evaluate")["bbox/AP"], abs=1e-9)
@@ -58,6 +58,7 @@ def test_both_files_passed_the_gate_and_are_standard_onnx(line: Layout) -> None:
         assert next(opset.version for opset in model.opset_import if opset.domain == "") >= 20
         assert [value.name for value in model.graph.input] == ["pixels", "sizes"]
         assert not model.functions
+        assert str(root).encode() not in model.SerializeToString()  # no path of the machine that made it
 
 
 def test_the_recipe_was_followed(line: Layout) -> None:
