@@ -103,7 +103,8 @@ def calibrate(path: Path, feeds: Iterable[Feed], cfg: QuantizeConfig, ranges: Pa
             path, ["Conv"], str(Path(folder) / "augmented.onnx"), METHODS[cfg.calibrator], extra_options={"symmetric": False}
         )
         calibrator.collect_data(_Feeds(feeds))
-        save_tensors_data(calibrator.compute_data(), ranges)
+        save_tensors_data(calibrator.compute_data(), Path(folder) / "ranges.json")
+        write_json(ranges, read_json(Path(folder) / "ranges.json"))  # ours sorts the keys: equal ranges are equal bytes
 
 
 def write_int8(source: Path, ranges: Path, recipe: Recipe, target: Path) -> None:
