@@ -1,5 +1,6 @@
 """What a label check is: a code, a severity from the config, an explanation, perhaps a fix, and one columnar `find`."""
 
+from abc import ABC, abstractmethod
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
@@ -68,7 +69,7 @@ class Limits:
             )
 
 
-class Check:
+class Check(ABC):
     """One kind of fault. Subclasses say in their docstring's first line why it matters; the report shows that line."""
 
     code: ClassVar[str]
@@ -78,9 +79,9 @@ class Check:
         self.severity = severity
         self.limits = limits
 
+    @abstractmethod
     def find(self, data: "Columns") -> "Findings":
         """All findings in the whole dataset at once, by numpy over its columns."""
-        raise NotImplementedError
 
     @classmethod
     def explanation(cls) -> str:
