@@ -166,7 +166,7 @@ def test_file_name_that_is_not_utf8(ingest: Ingest, tmp_path):
 
 
 def test_open_dataset_says_what_is_wrong(ingest: Ingest, tmp_path):
-    with pytest.raises(DataError, match=r"has no dataset.json\n  python -m pipeline ingest makes one"):
+    with pytest.raises(DataError, match=r"has no dataset.json\n  make it by: python -m pipeline ingest"):
         open_dataset(tmp_path)
     dataset = ingest("voc", devkit(tmp_path / "set"))
     with pytest.raises(DataError, match="no split 'vall'\n  Did you mean val"):
