@@ -23,85 +23,93 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
+from flows.server import prefect_api
 from flows.stage import CHECKOUT, Outcome, child_environment, run_stage
 from flows.summary import Summary, summarise
+from flows.workspace import Workspace, keep, own_worktree, require_source
 from pipeline import settings, tracking
-from pipeline.errors import DataError, UserError
+from pipeline.errors import UserError
 from pipeline.files import digest_file, locked
 from pipeline.layout import Layout
 from pipeline.process import run_streamed
 
 STAGES = ("settings", *settings.STAGES)
-LAYOUT = Layout(CHECKOUT)
-BUSY = "work/line.lock: another flow runs in this checkout; wait for it to end, or use a checkout of its own"
+BUSY = "work/line.lock: another flow runs in this checkout\n  wait for it to end, or give overrides: such runs have a place of their own"
 
 
 @flow(name="line", persist_result=False)
 def line(overrides: list[str] | None = None) -> Summary | State[Any]:
-    """Pictures and labels to a verified ONNX detector; `overrides` change settings, such as dataset=voc.
+    """Pictures and labels to a verified ONNX detector.
 
-    Stages that are up to date are not run again; when all are, nothing happens and the log says so.
+    Without `overrides` it works in the checkout. With them, such as dataset=voc, it works in a git worktree below work/runs, and
+    its result is a commit on a branch runs/... Stages that are up to date are not run again; when all are, the log says so.
     """
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see main
     try:
-        with locked(LAYOUT.work("line.lock"), BUSY), workspace(overrides or []) as config:
-            require_source(config.dataset.source)
-            return run_line(config)
+        with workspace(overrides or []) as place:
+            return run_line(place)
     except UserError as error:
         return Failed(message=str(error))  # an exception would come with Prefect's stack trace
 
 
 @contextmanager
-def workspace(overrides: Sequence[str]) -> Iterator[settings.Settings]:
-    """The settings, composed once and written to params.yaml of the place where this run works.
+def workspace(overrides: Sequence[str]) -> Iterator[Workspace]:
+    """Where this run works: the checkout, locked, or with overrides a worktree of its own."""
+    if overrides:
+        place = own_worktree(CHECKOUT, str(flow_run.name), overrides)
+        get_run_logger().info("this run works in %s, on branch %s", place.root.relative_to(CHECKOUT), place.branch)
+        yield place
+        return
+    with locked(Layout(CHECKOUT).work("line.lock"), BUSY):
+        place = Workspace(CHECKOUT, own_settings())
+        require_source(place.config.dataset.source, CHECKOUT)
+        yield place
 
-    Without overrides those that params.yaml was written with stay, so that the flow does what `dvc repro` would.
-    Until runs with overrides have a worktree of their own, that place is the checkout; the log says what happened to it.
+
+def own_settings() -> settings.Settings:
+    """The checkout's settings, params.yaml brought up to date with conf/.
+
+    The overrides that it was written with stay, so that the flow does what `dvc repro` would.
     """
     before = settings.snapshot_overrides(CHECKOUT) if (CHECKOUT / settings.PARAMS).exists() else []
-    if before is None and not overrides:  # `dvc exp run` composed it: its choices are the user's
-        yield settings.load((), CHECKOUT)
-        return
-    config = settings.write_params(overrides or before or [], CHECKOUT)
-    if overrides:
-        get_run_logger().info("params.yaml of this checkout now holds: %s", " ".join(overrides))
-    elif before:
+    if before is None:  # `dvc exp run` or `dvc exp apply` composed it: its choices are the user's
+        return settings.load((), CHECKOUT)
+    if before:
         get_run_logger().info("settings of params.yaml: %s; for plain conf/ run: python -m pipeline config", " ".join(before))
-    yield config
+    return settings.write_params(before, CHECKOUT)
 
 
-def run_line(config: settings.Settings) -> Summary:
+def run_line(place: Workspace) -> Summary:
     """All stages in order, in one MLflow run. UserError with the words of the stage that failed."""
-    drop_broken_record()
-    if up_to_date():
+    layout = Layout(place.root)
+    drop_broken_record(place.root)
+    if up_to_date(place.root):
         get_run_logger().info("nothing to do: everything is up to date")
-        return summarise(LAYOUT, config.tracking, run_id=None, nothing_to_do=True)
+        return summarise(layout, place.config.tracking, run_id=None, nothing_to_do=True)
     outcomes: dict[str, Outcome] = {}
-    with flow_tracking(config, outcomes) as run:
+    with flow_tracking(place, outcomes) as run:
         for stage in STAGES:
-            outcomes[stage] = bring_up_to_date(stage, run)
+            outcomes[stage] = bring_up_to_date(stage, place, run)
             if run is not None and stage in settings.STAGES:
                 record = tracking.record_stage if outcomes[stage] == "ran" else tracking.carry_stage
-                record(run, stage, LAYOUT)
-    summary = summarise(LAYOUT, config.tracking, run.run_id if run else None, nothing_to_do=False)
+                record(run, stage, layout)
+        if place.branch is not None:
+            commit = keep(place, f"Line: {flow_run.name}")
+            get_run_logger().info("the result is commit %s on branch %s", commit[:12], place.branch)
+            if run is not None:
+                run.tags({"result.commit": commit, "result.branch": place.branch})
+    summary = summarise(layout, place.config.tracking, run.run_id if run else None, nothing_to_do=False, branch=place.branch)
     create_markdown_artifact(summary.markdown(), key="where-to-look", description="Figures of this run and where its results are")
     if summary.classes:
         create_table_artifact(summary.classes, key="ap-per-class", description="Box AP per class on the validation split")
     return summary
 
 
-def require_source(source: str) -> None:
-    """DataError when the data is missing: DVC would say so too, but not which setting names it."""
-    if "://" not in source and not (CHECKOUT / source).exists():
-        raise DataError(source, "no such file or folder", "set dataset.source=PATH to a folder or an archive (.zip, .tar)")
-
-
-def drop_broken_record() -> None:
+def drop_broken_record(root: Path) -> None:
     """Remove a dvc.lock that a kill left cut off: DVC writes it in place, and refuses to work on what is left of it.
 
     Nothing is lost: DVC's cache remembers each stage it ran by its inputs, and the stages are restored from there.
     """
-    record = CHECKOUT / "dvc.lock"
+    record = root / "dvc.lock"
     if record.exists() and not readable(record):
         record.unlink()
         get_run_logger().warning(
@@ -120,31 +128,32 @@ def readable(record: Path) -> bool:
     return isinstance(content, dict) and {"schema", "stages"} <= content.keys()
 
 
-def up_to_date() -> bool:
+def up_to_date(root: Path) -> bool:
     """Whether DVC would run nothing. A fault here is left to the stage that it concerns."""
     lines: list[str] = []
-    ended = run_streamed([sys.executable, "-m", "dvc", "status", "--json"], lines.append, env=child_environment({}), cwd=CHECKOUT)
+    ended = run_streamed([sys.executable, "-m", "dvc", "status", "--json"], lines.append, env=child_environment({}), cwd=root)
     return ended.code == 0 and "{}" in lines
 
 
-def bring_up_to_date(stage: str, run: tracking.Recorder | None) -> Outcome:
+def bring_up_to_date(stage: str, place: Workspace, run: tracking.Recorder | None) -> Outcome:
     """One stage as a task named after it."""
+    slot = place.config.compute.slot if stage in settings.STAGES and "compute" in settings.groups(stage) else None
     extra = {tracking.RUN_ID: run.run_id} if run is not None and run.run_id else {}
-    state = run_stage.with_options(name=stage, task_run_name=stage)(stage, extra, return_state=True)
+    state = run_stage.with_options(name=stage, task_run_name=stage)(stage, place.root, extra, slot, return_state=True)
     if not state.is_completed():
         raise UserError(state.message or f"{stage}: ended as {state.name}")
     return cast(Outcome, state.result())
 
 
 @contextmanager
-def flow_tracking(config: settings.Settings, outcomes: dict[str, Outcome]) -> Iterator[tracking.Recorder | None]:
+def flow_tracking(place: Workspace, outcomes: dict[str, Outcome]) -> Iterator[tracking.Recorder | None]:
     """The flow's MLflow run: the settings at its start, DVC's record of the results at its end. None when tracking is off."""
-    if not config.tracking.enabled:
+    if not place.config.tracking.enabled:
         yield None
         return
-    run = tracking.Recorder(config.tracking, CHECKOUT)
+    run = tracking.Recorder(place.config.tracking, place.root)
     run.open(name=f"line {flow_run.name or ''}".strip())
-    tracking.start_run(run, config, LAYOUT)
+    tracking.start_run(run, place.config, Layout(place.root))
     run.tags({"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": str(flow_run.name)})
     status = "KILLED"
     try:
@@ -155,7 +164,7 @@ def flow_tracking(config: settings.Settings, outcomes: dict[str, Outcome]) -> It
         run.tags({"failure": str(error)})
         raise
     finally:
-        record = CHECKOUT / "dvc.lock"
+        record = place.root / "dvc.lock"
         run.tags({f"outcome.{stage}": outcome for stage, outcome in outcomes.items()})
         run.tags({"dvc.lock": digest_file(record)} if record.exists() else {})
         run.file(record)
@@ -167,25 +176,21 @@ def main(overrides: Sequence[str]) -> int:
     if {"-h", "--help"} & set(overrides):
         print("usage: python -m flows.line [overrides]\n\nRuns the whole line. Overrides: dataset=voc dataset.source=PATH ...")
         return 0
+    # An exit that runs Prefect's last steps and ends its server: a plain SIGTERM would not.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         # A mistake is told at once, not after Prefect has started.
         config = settings.check(settings.compose(overrides, CHECKOUT))
-        require_source(config.dataset.source)
+        require_source(config.dataset.source, CHECKOUT)
+        with prefect_api(Layout(CHECKOUT).work("prefect-server.log")):
+            state = line(list(overrides), return_state=True)
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    # Prefect's temporary server inherits this: Ctrl-C on a terminal goes to the whole process group, and a run whose server is
-    # gone tries for minutes to report its end. The flow itself takes signals again as soon as it runs.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    # An exit that runs Prefect's last steps, among them the end of that server: a plain SIGTERM would leave it behind.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        state = line(list(overrides), return_state=True)
     except KeyboardInterrupt:
         print("\ninterrupted; nothing was left half-written, and the same command goes on from here", file=sys.stderr)
         return 130
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         signal.signal(signal.SIGTERM, before)
     if not state.is_completed():
         print(f"\n{state.message or state.name}", file=sys.stderr)

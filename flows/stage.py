@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +16,15 @@ from typing import Any, Literal
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.concurrency.sync import concurrency
 from prefect.states import Failed
 
 from pipeline.process import Ended, run_streamed
 
 Outcome = Literal["ran", "restored", "up to date"]
 CHECKOUT = Path(__file__).absolute().parent.parent
+SLOT_SECONDS = 60.0
+"""How long a slot stays taken after its holder was killed; a live one renews it."""
 
 # What DVC says around the stage's own words; the patterns are part of its command line since 1.0.
 _SKIPPED = re.compile(r"Stage '.*' didn't change, skipping")
@@ -42,9 +46,10 @@ class Cause:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def run_stage(name: str, extra: dict[str, str]) -> Outcome | State[Any]:
-    """Bring stage `name` of dvc.yaml up to date; `extra` goes into its environment.
+def run_stage(name: str, root: Path, extra: dict[str, str], slot: str | None) -> Outcome | State[Any]:
+    """Bring stage `name` of the dvc.yaml in `root` up to date; `extra` goes into its environment.
 
+    It waits for the concurrency limit `slot` first, if one is named and the server has it: one GPU, one stage at a time.
     A failed stage is a Failed state whose message is the stage's own: Prefect would print a stack trace for an exception.
     """
     logger = get_run_logger()
@@ -59,7 +64,8 @@ def run_stage(name: str, extra: dict[str, str]) -> Outcome | State[Any]:
         elif not _NOISE.match(line):
             logger.info(line)
 
-    ended = run_streamed(repro(name), log, env=child_environment(extra), cwd=CHECKOUT)
+    with concurrency(slot, lease_duration=SLOT_SECONDS, strict=False) if slot else nullcontext():
+        ended = run_streamed(repro(name), log, env=child_environment(extra), cwd=root)
     if ended.code != 0:
         return Failed(message=cause(name, ended).message)
     if outcome != "ran":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.layout import Layout
+from pipeline.layout import Layout, home
 from pipeline.tracking import TrackingConfig
 
 HEADLINES = ("bbox/AP", "bbox/AP50", "bbox/AP75")
@@ -37,7 +37,9 @@ class Summary:
         return "\n".join([f"# {self.title}", "", *table, *(f"- {label}: `{place}`" for label, place in self.places.items())])
 
 
-def summarise(layout: Layout, config: TrackingConfig, run_id: str | None, nothing_to_do: bool) -> Summary:
+def summarise(
+    layout: Layout, config: TrackingConfig, run_id: str | None, *, nothing_to_do: bool, branch: str | None = None
+) -> Summary:
     """Collect from reports/ and models/onnx what the line made."""
     metrics, deploy = _read(layout.reports("evaluate") / "metrics.json"), _read(layout.onnx / "deploy.json")
     parity = deploy.get("parity", {})
@@ -46,7 +48,7 @@ def summarise(layout: Layout, config: TrackingConfig, run_id: str | None, nothin
         if "bbox/AP" in parity.get(backend, {}):
             figures[f"AP, {backend} file"] = float(parity[backend]["bbox/AP"])
     title = "Nothing to do: everything is up to date" if nothing_to_do else "The line is done"
-    return Summary(title, figures, _classes(metrics, parity), _places(layout, config, run_id))
+    return Summary(title, figures, _classes(metrics, parity), _places(layout, config, run_id, branch))
 
 
 def _classes(metrics: Mapping[str, Any], parity: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -61,9 +63,9 @@ def _classes(metrics: Mapping[str, Any], parity: Mapping[str, Any]) -> list[dict
     return rows
 
 
-def _places(layout: Layout, config: TrackingConfig, run_id: str | None) -> dict[str, str]:
+def _places(layout: Layout, config: TrackingConfig, run_id: str | None, branch: str | None) -> dict[str, str]:
     def shown(path: Path) -> str:
-        return str(path.relative_to(layout.root))
+        return str(path.absolute().relative_to(home(layout.root)))
 
     pages = {f"report of {stage}": layout.reports(stage) / "index.html" for stage in ("validate", "evaluate", "export")}
     files = {"ONNX file": layout.onnx / "detector.onnx", "ONNX file, INT8": layout.onnx / "detector.int8.onnx"}
@@ -74,7 +76,10 @@ def _places(layout: Layout, config: TrackingConfig, run_id: str | None) -> dict[
         if run_id:
             places["MLflow run"] = run_id
         places["registered model"] = f"models:/{config.model}@{config.alias}"
-    return places | {"try it on a picture": "python -m pipeline predict PICTURE"}
+    if branch is not None:
+        places["branch"] = branch
+    model = "" if branch is None else f" --model {shown(layout.onnx)}"
+    return places | {"try it on a picture": f"python -m pipeline predict PICTURE{model}"}
 
 
 def _read(path: Path) -> dict[str, Any]:

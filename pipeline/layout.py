@@ -1,7 +1,23 @@
 """Where stages read and write, relative to the checkout. dvc.yaml names the same places; a test compares the two."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+RUNS = Path("work/runs")
+"""Working copies of runs with overrides, one folder each, below the checkout."""
+
+
+def home(root: Path) -> Path:
+    """The checkout that the working copy `root` works for, and whose MLflow store it therefore shares.
+
+    It is `root` itself, but for the worktree of a run (`work/runs/NAME`) and for DVC's temporary experiments, whose own name for
+    the checkout is `DVC_ROOT`.
+    """
+    root = root.absolute()
+    if root.parts[-3:-1] == RUNS.parts:
+        return root.parents[2]
+    return Path(os.environ.get("DVC_ROOT", root)) if "DVC_EXP_BASELINE_REV" in os.environ else root
 
 
 @dataclass(frozen=True, slots=True)

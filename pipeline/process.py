@@ -15,7 +15,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,16 +61,7 @@ def run_streamed(
     However this call ends (the child's exit, an exception in `on_line`, Ctrl-C, cancellation), every process of the child's
     session is gone afterwards: asked by SIGTERM, killed after `grace` seconds. `keep` bounds the lines kept of standard error.
     """
-    launcher = [sys.executable, "-I", str(Path(__file__).absolute()), str(os.getpid())]
-    process = subprocess.Popen(
-        [*launcher, *command],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=env,
-        cwd=cwd,
-        start_new_session=True,
-    )
+    process = _start(command, env, cwd, subprocess.PIPE)
     errors: deque[str] = deque(maxlen=keep)
     try:
         _stream(process, on_line, errors)
@@ -80,6 +72,42 @@ def run_streamed(
             if pipe is not None:
                 pipe.close()
     return Ended(code, tuple(errors))
+
+
+@contextmanager
+def running(
+    command: Sequence[str],
+    log: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    grace: float = 10.0,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`command` running beside the block, a server for example; what it says is appended to `log`.
+
+    When the block ends, however it ends, every process of the child's session is ended as by `run_streamed`.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        process = _start(command, env, cwd, file.fileno())
+        try:
+            yield process
+        finally:
+            _end_session(process, grace)
+
+
+def _start(command: Sequence[str], env: Mapping[str, str] | None, cwd: Path | None, output: int) -> subprocess.Popen[bytes]:
+    """`command` in a session of its own, tied to this process by the launcher."""
+    launcher = [sys.executable, "-I", str(Path(__file__).absolute()), str(os.getpid())]
+    return subprocess.Popen(
+        [*launcher, *command],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=env,
+        cwd=cwd,
+        start_new_session=True,
+    )
 
 
 def _stream(process: subprocess.Popen[bytes], on_line: Callable[[str], None], errors: deque[str]) -> None:

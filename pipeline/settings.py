@@ -124,11 +124,14 @@ STAGES: dict[str, type[Stage]] = {
 }
 
 
+def groups(stage: str) -> tuple[str, ...]:
+    """The fields of Settings that `stage` is given."""
+    return tuple(field.name for field in fields(STAGES[stage]) if field.name != "layout")
+
+
 def stage_config(stage: str, settings: Settings, layout: Layout) -> Stage:
     """The config object of `stage`, cut out of the whole settings."""
-    kind = STAGES[stage]
-    names = [field.name for field in fields(kind) if field.name != "layout"]
-    return kind(layout=layout, **{name: getattr(settings, name) for name in names})
+    return STAGES[stage](layout=layout, **{name: getattr(settings, name) for name in groups(stage)})
 
 
 def load(overrides: Sequence[str] = (), root: Path = Path(".")) -> Settings:

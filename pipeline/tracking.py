@@ -23,7 +23,7 @@ from typing import Protocol
 
 from pipeline.errors import ConfigError, UserError
 from pipeline.files import digest_bytes, write_json
-from pipeline.layout import Layout
+from pipeline.layout import Layout, home
 from pipeline.provenance import dataset_tags, flat, git_tags, input_tags
 from pipeline.schema import schema
 
@@ -176,7 +176,7 @@ class Recorder:
 
     def _artifacts(self) -> str | None:
         place = self.config.artifacts
-        return place if place is None or "://" in place else str(self._root / place)
+        return place if place is None or "://" in place else str(home(self._root) / place)
 
 
 class Curves:
@@ -317,9 +317,9 @@ def full_name(stage: str, name: str) -> str:
 
 
 def absolute_uri(uri: str, root: Path) -> str:
-    """A relative sqlite path made absolute, so that the working directory does not matter."""
+    """A relative sqlite path made absolute: the working directory does not matter, and a run's worktree uses its checkout's."""
     prefix = "sqlite:///"
-    return prefix + str(root.absolute() / uri.removeprefix(prefix)) if uri.startswith(prefix) else uri
+    return prefix + str(home(root) / uri.removeprefix(prefix)) if uri.startswith(prefix) else uri
 
 
 def _read_figures(stage: str, path: Path) -> dict[str, float]:

@@ -130,6 +130,9 @@ class ComputeConfig:
     """CPU threads of torch and ONNX Runtime; 0 takes every core this process may run on. Equal counts give equal bytes."""
     workers: int
     """Processes that read and augment pictures; 0 does it in the training process."""
+    slot: str | None
+    """Prefect concurrency limit that a flow's stage holds while it computes, so that runs side by side share a GPU in turn;
+    null takes none, and a limit that the server does not have is no limit."""
 
     def __post_init__(self) -> None:
         for name in ("threads", "workers"):

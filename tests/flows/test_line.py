@@ -1,12 +1,12 @@
 """The flow's own decisions, without Prefect's server: what it refuses, what it mends, what it shows."""
 
 import logging
+from contextlib import nullcontext
 
 import pytest
 
 from flows import line
 from flows.summary import summarise
-from pipeline.errors import DataError
 from pipeline.files import write_json
 from pipeline.layout import Layout
 from tests.test_tracking import config
@@ -18,7 +18,6 @@ WHOLE = (
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    monkeypatch.setattr(line, "CHECKOUT", tmp_path)
     monkeypatch.setattr(line, "get_run_logger", lambda: logging.getLogger("test"))
     return tmp_path
 
@@ -26,21 +25,15 @@ def checkout(tmp_path, monkeypatch):
 @pytest.mark.parametrize("left", ["", "schema: '2.0'\n", "schema: '2.0'\nstages:\n  ingest:\n    cmd: 'python"])
 def test_record_cut_off_by_a_kill_is_dropped(checkout, left):
     (checkout / "dvc.lock").write_text(left)
-    line.drop_broken_record()
+    line.drop_broken_record(checkout)
     assert not (checkout / "dvc.lock").exists()
 
 
 def test_whole_record_stays_and_a_missing_one_is_no_matter(checkout):
-    line.drop_broken_record()
+    line.drop_broken_record(checkout)
     (checkout / "dvc.lock").write_text(WHOLE)
-    line.drop_broken_record()
+    line.drop_broken_record(checkout)
     assert (checkout / "dvc.lock").read_text() == WHOLE
-
-
-def test_missing_source_names_its_setting(checkout):
-    with pytest.raises(DataError, match=r"(?s)no/such/folder: no such file or folder.*dataset\.source="):
-        line.require_source("no/such/folder")
-    line.require_source("s3://pictures/raw")
 
 
 def test_wrong_override_is_told_before_prefect_starts(monkeypatch, capsys):
@@ -56,6 +49,7 @@ def test_ctrl_c_before_or_in_the_flow_is_one_line(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(line, "line", interrupted)
+    monkeypatch.setattr(line, "prefect_api", lambda _: nullcontext())
     assert line.main([]) == 130
     assert capsys.readouterr().err.strip().count("\n") == 0
 

@@ -1,0 +1,76 @@
+"""Prefect's server for one run on this machine, when no other is set: started with the run, gone with it.
+
+Prefect would start one by itself, but in the run's own process group: a Ctrl-C or a SIGTERM to the group ends the server first,
+and the run then tries for minutes to report its end to nobody. Here it has a session of its own, and dies with the run even by
+kill -9.
+"""
+
+import os
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.process import running
+
+START_SECONDS = 180.0
+
+
+@contextmanager
+def prefect_api(log: Path) -> Iterator[None]:
+    """Inside the block Prefect has an API to talk to: the one that its settings name, or a temporary server.
+
+    `log` collects what the temporary server says. UserError when it does not come up.
+    """
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    if PREFECT_API_URL.value():
+        yield
+        return
+    port = free_port()
+    command = [sys.executable, "-m", "prefect", "server", "start", "--no-services", "--no-ui"]
+    address = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "ERROR"]
+    with running([*command, *address], log, env=quiet_environment()) as server:
+        url = f"http://127.0.0.1:{port}/api"
+        wait_until_up(f"{url}/health", lambda: server.poll() is None, f"Prefect's temporary server did not start; see {log}")
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield
+
+
+def quiet_environment() -> dict[str, str]:
+    """This process's environment without Prefect's notes about the run in it, which are not the server's."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
+
+
+def free_port(preferred: int = 0) -> int:
+    """`preferred` when nobody listens there on 127.0.0.1, else a port that the system chooses."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise UserError("no free port on 127.0.0.1")
+
+
+def wait_until_up(url: str, alive: Callable[[], bool], failed: str) -> None:
+    """Return when `url` answers 200. UserError(`failed`) when `alive()` turns false or START_SECONDS pass first."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot know this machine's own address
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with direct.open(url, timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            pass  # not yet
+        if not alive():
+            break
+        time.sleep(0.1)
+    raise UserError(failed)
