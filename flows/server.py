@@ -5,6 +5,7 @@ and the run then tries for minutes to report its end to nobody. Here it has a se
 kill -9.
 """
 
+import logging
 import os
 import socket
 import sys
@@ -38,7 +39,17 @@ def prefect_api(log: Path) -> Iterator[None]:
         url = f"http://127.0.0.1:{port}/api"
         wait_until_up(f"{url}/health", lambda: server.poll() is None, f"Prefect's temporary server did not start; see {log}")
         with temporary_settings({PREFECT_API_URL: url}):
-            yield
+            try:
+                yield
+            finally:
+                send_logs()
+
+
+def send_logs() -> None:
+    """Send what Prefect has queued for its server: at exit, when it would do so itself, this server is gone."""
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        for handler in logging.getLogger(name).handlers:
+            handler.flush()
 
 
 def quiet_environment() -> dict[str, str]:

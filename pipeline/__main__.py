@@ -4,6 +4,7 @@ Exit 0 when it went well; 1 with one message when it did not; 2 when a setting i
 """
 
 import importlib
+import os
 import sys
 import time
 import traceback
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import UserError, did_you_mean
+from pipeline.process import die_with_parent
 from pipeline.quiet import be_offline
 
 STAGES = ("ingest", "validate", "train", "evaluate", "quantize", "export")
@@ -37,6 +39,8 @@ def main(arguments: Sequence[str]) -> int:
         print(USAGE)
         return 0 if words else 2
     command, rest = words[0], words[1:]
+    if command in STAGES:
+        die_with_dvc()
     try:
         if command in STAGES:
             run_stage(command, rest)
@@ -56,14 +60,22 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def die_with_dvc() -> None:
+    """Tie a stage to the process that started it, before anything slow: a kill of DVC must not leave its stage behind.
+
+    A stage of DVC that finds itself a child of the first process was left already: DVC is nobody's init.
+    """
+    die_with_parent()
+    if "DVC_STAGE" in os.environ and os.getppid() == 1 and b"dvc" not in Path("/proc/1/cmdline").read_bytes():
+        os._exit(1)
+
+
 def run_stage(stage: str, overrides: Sequence[str]) -> None:
     """One stage under its lock, with its figures in MLflow and its duration in reports/<stage>/timing.json."""
     from pipeline import settings, tracking
     from pipeline.files import locked, write_json
     from pipeline.layout import Layout
-    from pipeline.process import die_with_parent
 
-    die_with_parent()
     layout = Layout(Path("."))
     config = settings.load(overrides, layout.root)
     stage_config = settings.stage_config(stage, config, layout)

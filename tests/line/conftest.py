@@ -1,5 +1,6 @@
 """Clean clones of this commit, in which the line runs as its users run it."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 
@@ -19,21 +21,36 @@ class Clone:
 
     def run(self, *command: str, seconds: float = 900, ok: bool = True) -> str:
         """Output of `python -m command...` in the clone; fails the test with it when the exit code is not as expected."""
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        env = {"PATH": path, "HOME": str(self.home), "LANG": "C.UTF-8"}
+        words = [sys.executable, "-m", *command]
         done = subprocess.run(
-            [sys.executable, "-m", *command],
-            cwd=self.folder,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
+            words, cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=seconds, check=False
         )
         output = done.stdout + done.stderr
         assert (done.returncode == 0) == ok, output
         assert "Traceback" not in output, output
         return output
+
+    def start(self, log: Path, *command: str) -> subprocess.Popen[bytes]:
+        """`python -m command...` in the clone, in a session of its own, its output appended to `log`."""
+        with log.open("ab") as file:
+            words = [sys.executable, "-m", *command]
+            return subprocess.Popen(
+                words, cwd=self.folder, env=self.environment(), stdout=file, stderr=file, start_new_session=True
+            )
+
+    def environment(self) -> dict[str, str]:
+        """Of a user who has nothing set."""
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        return {"PATH": path, "HOME": str(self.home), "LANG": "C.UTF-8"}
+
+    def processes(self) -> dict[int, str]:
+        """Command lines of the living processes that anything in this clone started, however far removed."""
+        found = {}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("HOME") == str(self.home) and process.status() != psutil.STATUS_ZOMBIE:
+                    found[process.pid] = " ".join(process.cmdline())
+        return found
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,79 @@
+"""kill -9 of the flow, of dvc and of the stage's process, in each stage: nothing survives, and a rerun ends as if nothing was.
+
+Every clone is killed once in every stage, at a random moment of the stage, and started again each time; so the last run stands on
+whatever six kills have left.
+"""
+
+import os
+import random
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.files import digest_tree
+from tests.line.conftest import Clone
+from tests.line.test_ways import SETTINGS, STAGES
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500)]
+PLACES = ("data/dataset", "data/validated", "models/detector", "models/quantized", "models/onnx")
+METRICS = tuple(f"reports/{stage}/metrics.json" for stage in STAGES)
+COMMANDS = {"flow": ("flows.line",), "dvc": ("dvc", "repro"), "stage": ("dvc", "repro")}
+"""What is started, by what is killed."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(clone: Callable[[str], Clone]) -> Clone:
+    """A clone in which the line ran to its end."""
+    made = clone("undisturbed")
+    made.run("pipeline", "config", *SETTINGS)
+    made.run("dvc", "repro")
+    return made
+
+
+@pytest.mark.parametrize("victim", COMMANDS)
+def test_killed_in_every_stage_it_ends_the_same(victim: str, undisturbed: Clone, clone: Callable[[str], Clone]) -> None:
+    made, chance = clone(f"killed_{victim}"), random.Random(os.environ.get("DETECTLINE_TEST_SEED", victim))
+    log = made.home / "log"
+    made.run("pipeline", "config", *SETTINGS)
+    for stage in STAGES:
+        started = made.start(log, *COMMANDS[victim])
+        target = wait_for(lambda stage=stage: stage_process(made, stage), 240, f"no process of {stage}\n{log.read_text()}")
+        time.sleep(chance.uniform(0, 4))
+        if not alive(target):
+            target = wait_for(lambda stage=stage: stage_process(made, stage), 5, f"{stage} ended before it was killed")
+        os.kill(started.pid if victim in ("flow", "dvc") else target, signal.SIGKILL)
+        assert started.wait(180) != 0
+        # the recorder of MLflow marks its run as killed first; a loader's workers look for their parent every five seconds
+        wait_for(lambda: not made.processes(), 30, lambda stage=stage: f"{stage}: still there: {made.processes()}")
+        for place in (*PLACES, *METRICS):  # there as a whole, or not there
+            if (made.folder / place).exists():
+                assert digest_tree(made.folder / place) == digest_tree(undisturbed.folder / place), (stage, place)
+    made.run(*COMMANDS[victim])
+    for place in (*PLACES, *METRICS):
+        assert digest_tree(made.folder / place) == digest_tree(undisturbed.folder / place), place
+    assert "up to date" in made.run("dvc", "status")
+    assert not [path for path in made.folder.rglob("*") if re.fullmatch(r"\..*\.(new|old|tmp)", path.name)]
+    assert "Traceback" not in log.read_text()
+
+
+def stage_process(made: Clone, stage: str) -> int | None:
+    """The process that runs `stage`, once it is Python."""
+    found = [pid for pid, command in made.processes().items() if re.search(rf"python\S* -m pipeline {stage}$", command)]
+    return min(found, default=None)
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def wait_for(happened: Callable[[], object], seconds: float, otherwise: str | Callable[[], str]) -> object:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := happened():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(otherwise if isinstance(otherwise, str) else otherwise())
