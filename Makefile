@@ -1,4 +1,4 @@
-# make run | test | check | install | clean. Needs Python 3.11 or 3.12, git and make; everything else is installed here.
+# make run | serve | test | check | install | clean. Needs Python 3.11 or 3.12, git and make; everything else is installed here.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
@@ -14,10 +14,13 @@ export UV_LINK_MODE ?= copy
 # Trust the certificates that the machine trusts, as pip does: uv brings its own list otherwise.
 export UV_SYSTEM_CERTS ?= 1
 
-.PHONY: run test check install clean
+.PHONY: run serve test check install clean
 
 run: $(INSTALLED)
 	@$(BIN)/python -m flows.line $(OVERRIDES)
+
+serve: $(INSTALLED)
+	@exec $(BIN)/python -m infra.local
 
 test: $(INSTALLED)
 	@$(BIN)/python -m pytest -m "not parity and not nightly and not faults and not gpu and not services and not line"

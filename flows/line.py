@@ -34,7 +34,7 @@ from pipeline.layout import Layout
 from pipeline.process import run_streamed
 
 STAGES = ("settings", *settings.STAGES)
-BUSY = "work/line.lock: another flow runs in this checkout\n  wait for it to end, or give overrides: such runs have a place of their own"
+BUSY = "work/line.lock: another flow runs in this checkout\n  wait for it to end; runs with overrides have a place of their own"
 
 
 @flow(name="line", persist_result=False)
@@ -182,7 +182,7 @@ def main(overrides: Sequence[str]) -> int:
         # A mistake is told at once, not after Prefect has started.
         config = settings.check(settings.compose(overrides, CHECKOUT))
         require_source(config.dataset.source, CHECKOUT)
-        with prefect_api(Layout(CHECKOUT).work("prefect-server.log")):
+        with prefect_api(Layout(CHECKOUT)):
             state = line(list(overrides), return_state=True)
     except UserError as error:
         print(error, file=sys.stderr)

@@ -13,25 +13,32 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.files import locked
+from pipeline.layout import Layout
 from pipeline.process import running
 
 START_SECONDS = 180.0
+PREFECT_TOML = "prefect.toml"
+PREFECT_TOML_HEADER = (
+    "# Written by make serve, which removes it when it ends: Prefect's commands in this folder talk to its server."
+)
 
 
 @contextmanager
-def prefect_api(log: Path) -> Iterator[None]:
+def prefect_api(layout: Layout) -> Iterator[None]:
     """Inside the block Prefect has an API to talk to: the one that its settings name, or a temporary server.
 
-    `log` collects what the temporary server says. UserError when it does not come up.
+    UserError when that server does not come up.
     """
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    if PREFECT_API_URL.value():
+    left_behind = forget_dead_services(layout)
+    if PREFECT_API_URL.value() and not left_behind:
         yield
         return
+    log = layout.work("prefect-server.log")
     port = free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--no-services", "--no-ui"]
     address = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "ERROR"]
@@ -43,6 +50,19 @@ def prefect_api(log: Path) -> Iterator[None]:
                 yield
             finally:
                 send_logs()
+
+
+def forget_dead_services(layout: Layout) -> bool:
+    """Remove the prefect.toml that a killed `make serve` left; whether there was one."""
+    path = layout.root / PREFECT_TOML
+    if not path.exists() or not path.read_text().startswith(PREFECT_TOML_HEADER):
+        return False
+    try:
+        with locked(layout.services / "lock", "it is alive"):
+            path.unlink(missing_ok=True)
+    except UserError:
+        return False
+    return True
 
 
 def send_logs() -> None:

@@ -55,6 +55,11 @@ class Layout:
         """Metrics, plots and the HTML page of a stage."""
         return self.root / "reports" / stage
 
+    @property
+    def services(self) -> Path:
+        """Databases and logs of `make serve`."""
+        return self.root / "work/services"
+
     def work(self, stage: str, digest: str = "") -> Path:
         """Unfinished work of a stage on one set of inputs; ignored by git and DVC."""
         return self.root / "work" / stage / digest
