@@ -28,11 +28,17 @@ from flows.stage import CHECKOUT, Outcome, child_environment, run_stage
 from flows.summary import Summary, summarise
 from flows.workspace import Workspace, keep, own_worktree, require_source
 from pipeline import settings, tracking
-from pipeline.errors import UserError
+from pipeline.errors import ConfigError, UserError
 from pipeline.files import digest_file, locked
 from pipeline.layout import Layout
 from pipeline.process import run_streamed
 
+USAGE = """usage: python -m flows.line [--multirun] [overrides]
+
+Runs the whole line. Without overrides it works in this folder, by the settings of params.yaml. With overrides, such as
+dataset=voc dataset.source=PATH, it works in a git worktree of its own, and its result is a commit on a branch runs/...
+--multirun (-m) runs every combination of settings with several values: model=a,b train.steps=200,400 are four runs."""
+MULTIRUN = ("--multirun", "-m")
 STAGES = ("settings", *settings.STAGES)
 BUSY = "work/line.lock: another flow runs in this checkout\n  wait for it to end; runs with overrides have a place of their own"
 
@@ -171,19 +177,20 @@ def flow_tracking(place: Workspace, outcomes: dict[str, Outcome]) -> Iterator[tr
         run.close(status)
 
 
-def main(overrides: Sequence[str]) -> int:
-    """Run the flow in this process; returns the exit status."""
-    if {"-h", "--help"} & set(overrides):
-        print("usage: python -m flows.line [overrides]\n\nRuns the whole line. Overrides: dataset=voc dataset.source=PATH ...")
+def main(arguments: Sequence[str]) -> int:
+    """Run the flow in this process, once or for each combination of a --multirun; returns the exit status."""
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE)
         return 0
     # An exit that runs Prefect's last steps and ends its server: a plain SIGTERM would not.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         # A mistake is told at once, not after Prefect has started.
-        config = settings.check(settings.compose(overrides, CHECKOUT))
-        require_source(config.dataset.source, CHECKOUT)
+        jobs = combinations(arguments)
+        for overrides in jobs:
+            require_source(settings.check(settings.compose(overrides, CHECKOUT)).dataset.source, CHECKOUT)
         with prefect_api(Layout(CHECKOUT)):
-            state = line(list(overrides), return_state=True)
+            return max([run_here(overrides) for overrides in jobs])
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -192,11 +199,32 @@ def main(overrides: Sequence[str]) -> int:
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def combinations(arguments: Sequence[str]) -> list[list[str]]:
+    """The overrides of each run that the command line asks for: one, or with --multirun all combinations of Hydra's sweeps.
+
+    ConfigError for a sweep without --multirun, and the other way round.
+    """
+    words = [word for word in arguments if word not in MULTIRUN]
+    if len(words) == len(arguments):
+        return [words]
+    swept = settings.sweep(words)
+    if len(swept) == 1:
+        raise ConfigError("--multirun", None, "needs several values of a setting, such as train.steps=200,400")
+    return swept
+
+
+def run_here(overrides: list[str]) -> int:
+    """One run of the flow, and its last words; the exit status."""
+    if overrides:
+        print(f"line: {' '.join(overrides)}", flush=True)
+    state = line(overrides, return_state=True)
     if not state.is_completed():
         print(f"\n{state.message or state.name}", file=sys.stderr)
         return 1
     summary = cast(Summary, state.result())
-    print(f"\n{summary.text()}")
+    print(f"\n{summary.text()}", flush=True)
     return 0
 
 

@@ -33,7 +33,7 @@ _FAILED = re.compile(r"ERROR: failed to reproduce '[^']*': (?:failed to run: .*,
 _NOISE = re.compile(
     r"(Data and pipelines are up to date\.|Use `dvc push` to send.*|To track the changes with git, run:|\s+git add .*"
     r"|To enable auto staging, run:|\s+dvc config core\.autostage true|(Updating|Generating) lock file.*"
-    r"|> python -m pipeline .*|Running stage .*)$"
+    r"|> exec python -m pipeline .*|Running stage .*)$"
 )
 
 

@@ -62,7 +62,7 @@ def serve(root: Path) -> int:
                 wait_until_up(url, lambda name=name: started[name].poll() is None, failed)
         apply_deployments(root, environment)
         worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
-        started["worker"] = stack.enter_context(running(worker, work / "worker.log", env=environment, cwd=root, grace=30))
+        started["worker"] = stack.enter_context(running(worker, work / "worker.log", env=environment, cwd=root))
         stack.enter_context(announced(root, f"{prefect_url}/api"))
         print(
             f"Prefect  {prefect_url}\nMLflow   {mlflow_url}\nlogs     {work}\n\n"

@@ -105,7 +105,25 @@ def serve(lines: BinaryIO) -> int:
         print(json.dumps({"error": _reason(error)}), flush=True)
         return 3
     print(json.dumps({"run_id": run.run_id}), flush=True)
-    signal.signal(signal.SIGTERM, lambda *_: _end_killed(run))
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        return _follow(run, lines)
+    except _ParentGoneError:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    run.end("KILLED")
+    return 3
+
+
+class _ParentGoneError(BaseException):
+    """SIGTERM: unwinds what is being stored, whose open transaction would lock the run's end out."""
+
+
+def _stop(*_: object) -> None:
+    raise _ParentGoneError
+
+
+def _follow(run: Run, lines: BinaryIO) -> int:
+    """The operations, up to `end`."""
     faults = 0
     for line in lines:
         values: dict[str, Any] = json.loads(line)
@@ -117,13 +135,7 @@ def serve(lines: BinaryIO) -> int:
             print(f"tracking: {operation} was not stored: {_reason(error)}", file=sys.stderr, flush=True)
         if operation == "end":
             return 3 if faults else 0
-    _end_killed(run)
-    return 3
-
-
-def _end_killed(run: Run) -> None:
-    run.end("KILLED")
-    os._exit(3)
+    raise _ParentGoneError
 
 
 def _reason(error: Exception) -> str:

@@ -162,6 +162,24 @@ def compose(overrides: Sequence[str], root: Path = Path(".")) -> dict[str, Any]:
     return dict(plain)  # type: ignore[arg-type]
 
 
+def sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """Every combination of the values that `overrides` list, in Hydra's grammar: a=1,2 b=range(0,3) are six."""
+    from itertools import product
+
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides([_quoted(override) for override in overrides])
+    except HydraException as error:
+        raise _override_error(error, overrides, Path(".")) from error
+    choices = [
+        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()] if one.is_sweep_override() else [given]
+        for one, given in zip(parsed, overrides, strict=True)
+    ]
+    return [list(words) for words in product(*choices)]
+
+
 def check(values: object) -> Settings:
     """`values` as typed settings. ConfigError names the first wrong field, the rule and the choices."""
     from pydantic import ValidationError
@@ -294,6 +312,9 @@ def _override_error(error: Exception, overrides: Sequence[str], root: Path) -> C
         return ConfigError(error.override, None, "cannot be read; put a value with special characters in quotes: field='...'")
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
+        if "=" in override and len(sweep([override])) > 1:
+            rule = "lists several values: python -m flows.line --multirun runs them all; one value with a comma goes in quotes"
+            return ConfigError(override, None, rule)
         folder = root / CONF / key
         if folder.is_dir():
             choices = sorted(path.stem for path in folder.glob("*.yaml"))

@@ -57,7 +57,7 @@ def test_stages_are_those_of_the_settings_after_the_check_of_the_snapshot(stages
 
 def test_first_stage_checks_the_snapshot_against_all_it_is_made_of(stages):
     entry = stages["settings"]
-    assert entry["cmd"] == "python -m pipeline config --check" and not outs(entry)
+    assert entry["cmd"] == "exec python -m pipeline config --check" and not outs(entry)
     schemas = {path.relative_to(CHECKOUT).as_posix() for path in CHECKOUT.glob("pipeline/*/config.py")}
     assert schemas | {"conf", "params.yaml", "pipeline/settings.py", "pipeline/tracking.py"} <= set(entry["deps"])
 
@@ -73,7 +73,7 @@ def test_stage_lists_the_settings_it_uses(stages, stage):
     kind = settings.STAGES[stage]
     expected = [name for name in kind.__dataclass_fields__ if name != "layout"]
     assert sorted(stages[stage]["params"]) == sorted(expected)
-    assert stages[stage]["cmd"] == f"python -m pipeline {stage}"
+    assert stages[stage]["cmd"] == f"exec python -m pipeline {stage}"
 
 
 def test_each_result_is_written_once_and_read_after_it_is_written(stages):

@@ -67,3 +67,17 @@ def test_summary_shows_figures_and_only_what_is_there(tmp_path):
     assert summary.places["MLflow run"] == "abc"
     assert "0.500" in summary.text()
     assert "| AP50 | 0.7500 |" in summary.markdown()
+
+
+def test_multirun_is_every_combination():
+    jobs = line.combinations(["--multirun", "model=faster_rcnn_tiny", "train.steps=20,40", "seed=range(0,2)"])
+    tiny = "model=faster_rcnn_tiny"
+    assert jobs == [[tiny, f"train.steps={steps}", f"seed={seed}"] for steps in (20, 40) for seed in (0, 1)]
+    assert line.combinations(["train.steps=20"]) == [["train.steps=20"]]
+
+
+def test_multirun_and_several_values_need_each_other(capsys):
+    assert line.main(["-m", "train.steps=20"]) == 2
+    assert "--multirun needs several values" in capsys.readouterr().err
+    assert line.main(["train.steps=20,40"]) == 2
+    assert "train.steps=20,40 lists several values: python -m flows.line --multirun" in capsys.readouterr().err

@@ -11,6 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.stages.tiny import TINY
+
+SETTINGS = [*(override for override in TINY if override != "tracking=off"), "train.steps=40", "export.gate.int8_ap=0.1"]
+STAGES = ("ingest", "validate", "train", "evaluate", "quantize", "export")
+
 
 @dataclass(frozen=True, slots=True)
 class Clone:
@@ -53,7 +58,7 @@ class Clone:
         return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def clone(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Clone]:
     """Makes clones of the checkout's HEAD by name."""
 
@@ -63,3 +68,11 @@ def clone(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
         return Clone(folder, home)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def by_flow(clone: Callable[[str], Clone]) -> tuple[Clone, str]:
+    """A clone in which the flow ran, and what it printed."""
+    made = clone("flow")
+    made.run("pipeline", "config", *SETTINGS)
+    return made, made.run("flows.line")

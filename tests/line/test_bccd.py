@@ -16,9 +16,9 @@ NEAR_DUPLICATES = {f"BloodImage_{number:05}" for number in (13, 20, 100, 104, 25
 def blood(clone: Callable[[str], Clone], shared: Path) -> Clone:
     """A clone in which the flow ran on BCCD."""
     made = clone("blood")
-    made.run(
-        "flows.line", "dataset=voc", f"dataset.source={shared / 'data/bccd_voc'}", "train.steps=150", "train.validate_every=0"
-    )
+    source = f"dataset.source={shared / 'data/bccd_voc'}"
+    made.run("pipeline", "config", "dataset=voc", source, "train.steps=150", "train.validate_every=0")
+    made.run("flows.line")
     return made
 
 

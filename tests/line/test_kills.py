@@ -15,8 +15,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.files import digest_tree
-from tests.line.conftest import Clone
-from tests.line.test_ways import SETTINGS, STAGES
+from tests.line.conftest import SETTINGS, STAGES, Clone
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500)]
 PLACES = ("data/dataset", "data/validated", "models/detector", "models/quantized", "models/onnx")
@@ -25,25 +24,17 @@ COMMANDS = {"flow": ("flows.line",), "dvc": ("dvc", "repro"), "stage": ("dvc", "
 """What is started, by what is killed."""
 
 
-@pytest.fixture(scope="module")
-def undisturbed(clone: Callable[[str], Clone]) -> Clone:
-    """A clone in which the line ran to its end."""
-    made = clone("undisturbed")
-    made.run("pipeline", "config", *SETTINGS)
-    made.run("dvc", "repro")
-    return made
-
-
 @pytest.mark.parametrize("victim", COMMANDS)
-def test_killed_in_every_stage_it_ends_the_same(victim: str, undisturbed: Clone, clone: Callable[[str], Clone]) -> None:
+def test_killed_in_every_stage_it_ends_the_same(victim: str, by_flow: tuple[Clone, str], clone: Callable[[str], Clone]) -> None:
+    undisturbed, _ = by_flow
     made, chance = clone(f"killed_{victim}"), random.Random(os.environ.get("DETECTLINE_TEST_SEED", victim))
     log = made.home / "log"
     made.run("pipeline", "config", *SETTINGS)
     for stage in STAGES:
         started = made.start(log, *COMMANDS[victim])
-        target = wait_for(lambda stage=stage: stage_process(made, stage), 240, f"no process of {stage}\n{log.read_text()}")
+        target = wait_for(lambda stage=stage: processes_of(made, stage), 240, f"no process of {stage}\n{log.read_text()}")
         time.sleep(chance.uniform(0, 0.5) * seconds(undisturbed, stage))
-        os.kill(started.pid if victim in ("flow", "dvc") else target, signal.SIGKILL)
+        os.kill(started.pid if victim in ("flow", "dvc") else min(target), signal.SIGKILL)
         assert started.wait(180) != 0
         # the recorder of MLflow marks its run as killed first; a loader's workers look for their parent every five seconds
         wait_for(lambda: not made.processes(), 30, lambda stage=stage: f"{stage}: still there: {made.processes()}")
@@ -55,13 +46,12 @@ def test_killed_in_every_stage_it_ends_the_same(victim: str, undisturbed: Clone,
         assert digest_tree(made.folder / place) == digest_tree(undisturbed.folder / place), place
     assert "up to date" in made.run("dvc", "status")
     assert not [path for path in made.folder.rglob("*") if re.fullmatch(r"\..*\.(new|old|tmp)", path.name)]
-    assert "Traceback" not in log.read_text()
+    assert "Traceback" not in (said := log.read_text()), said
 
 
-def stage_process(made: Clone, stage: str) -> int | None:
-    """The process that runs `stage`, once it is Python."""
-    found = [pid for pid, command in made.processes().items() if re.search(rf"python\S* -m pipeline {stage}$", command)]
-    return min(found, default=None)
+def processes_of(made: Clone, stage: str) -> list[int]:
+    """The processes that run `stage`, once they are Python."""
+    return [pid for pid, command in made.processes().items() if re.search(rf"python\S* -m pipeline {stage}$", command)]
 
 
 def seconds(made: Clone, stage: str) -> float:

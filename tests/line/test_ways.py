@@ -9,12 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.files import digest_tree
-from tests.line.conftest import Clone
-from tests.stages.tiny import TINY
+from tests.line.conftest import SETTINGS, STAGES, Clone
 
 pytestmark = [pytest.mark.line, pytest.mark.timeout(1500)]
-SETTINGS = [*(override for override in TINY if override != "tracking=off"), "train.steps=40", "export.gate.int8_ap=0.1"]
-STAGES = ("ingest", "validate", "train", "evaluate", "quantize", "export")
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +21,6 @@ def by_dvc(clone: Callable[[str], Clone]) -> Clone:
     made.run("pipeline", "config", *SETTINGS)
     made.run("dvc", "repro")
     return made
-
-
-@pytest.fixture(scope="module")
-def by_flow(clone: Callable[[str], Clone]) -> tuple[Clone, str]:
-    """A clone in which the flow ran, and what it printed."""
-    made = clone("flow")
-    made.run("pipeline", "config", *SETTINGS)
-    return made, made.run("flows.line")
 
 
 def mlflow_runs(folder: Path) -> list[tuple[str, str]]:
