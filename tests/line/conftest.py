@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -76,3 +77,18 @@ def by_flow(clone: Callable[[str], Clone]) -> tuple[Clone, str]:
     made = clone("flow")
     made.run("pipeline", "config", *SETTINGS)
     return made, made.run("flows.line")
+
+
+@pytest.fixture(scope="session")
+def warm(clone: Callable[[str], Clone], by_flow: tuple[Clone, str]) -> Callable[[str], Clone]:
+    """Makes clones that hold what the flow made, with its cache, and nothing else that it left."""
+
+    def make(name: str) -> Clone:
+        made, source = clone(name), by_flow[0].folder
+        shutil.copytree(source / ".dvc/cache", made.folder / ".dvc/cache")
+        for file in ("params.yaml", "dvc.lock"):
+            shutil.copy(source / file, made.folder / file)
+        made.run("dvc", "checkout")
+        return made
+
+    return make

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -43,9 +43,9 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(by_flow: tuple[Clone, str]) -> Iterator[Served]:
-    """The clone in which the flow ran, now with its services; they must all be gone in the end."""
-    made, _ = by_flow
+def served(warm: Callable[[str], Clone]) -> Iterator[Served]:
+    """A clone in which nothing is to be done, with its services; they must all be gone in the end."""
+    made = warm("served")
     log = made.home / "serve.log"
     process = made.start(log, "infra.local")
     wait_for(lambda: "Ctrl-C stops" in log.read_text() or process.poll() is not None, 240, log.read_text)
