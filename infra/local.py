@@ -131,6 +131,7 @@ def wait(started: dict[str, subprocess.Popen[bytes]], work: Path) -> int:
 def main() -> int:
     """Serve until Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored otherwise when a shell started this in the background
     try:
         return serve(CHECKOUT)
     except UserError as error:
