@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,7 +18,10 @@ pytestmark = [pytest.mark.line, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module")
 def made(warm: Callable[[str], Clone]) -> Clone:
     """A clone whose cache knows every stage."""
-    return warm("experiments")
+    made = warm("experiments")
+    for name, value in (("user.name", "Ada"), ("user.email", "ada@example.org")):  # `dvc exp` demands an author
+        subprocess.run(["git", "config", name, value], cwd=made.folder, check=True)
+    return made
 
 
 @pytest.fixture(scope="module")
