@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+TIMING = "timing.json"
+"""Beside a stage's metrics: what a rerun does not reproduce. Never a result for DVC."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:

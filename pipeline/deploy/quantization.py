@@ -7,8 +7,9 @@ on EfficientNet-Lite0 that alone cost 0.025 AP. The activation node itself goes:
 
 import logging
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from io import StringIO
 from itertools import chain
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, shape_inference
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, create_calibrator
-from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.calibrate import HistogramCollector, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from pipeline.deploy.config import QuantizeConfig
@@ -34,12 +35,10 @@ METHODS = {
     "entropy": CalibrationMethod.Entropy,
     "percentile": CalibrationMethod.Percentile,
 }
-OPTIONS: dict[str, dict[str, object]] = {
-    "minmax": {},
-    # ONNX Runtime's 128 bins for 128 steps would leave one range to choose from: all that was seen.
-    "entropy": {"num_bins": 512, "num_quantized_bins": 128},
-    "percentile": {"num_bins": 2048, "percentile": 99.999},
-}
+BINS = {"entropy": 512, "percentile": 2048}
+"""Of the histograms, from minus to plus the largest magnitude. ONNX Runtime's 128 for the entropy would leave one range to choose."""
+STEPS, PERCENTILE = 128, 99.999
+"""Steps that the entropy is compared at (half of 8 bits), and the share of values that a percentile keeps: ONNX Runtime's own."""
 ACTIVATIONS = ("Relu", "Clip")
 
 
@@ -69,29 +68,44 @@ def plan(model: ModelProto, cfg: QuantizeConfig, reduced: ReducedRange, kept: Co
     )
 
 
-def calibrate(path: Path, feeds: Iterable[Feed], calibrator: str, ranges: Path) -> None:
-    """Run the float file on `feeds`, write the ranges {tensor: [low, high]} around its convolutions to `ranges` (JSON).
+def calibrate(path: Path, feeds: Callable[[], Iterable[Feed]], calibrator: str, ranges: Path) -> None:
+    """Run the float file on `feeds()`, write the ranges {tensor: [low, high]} around its convolutions to `ranges` (JSON).
 
-    One picture at a time: only extremes or histograms of its tensors stay in memory. DataError when a range is not finite.
+    One picture at a time: only extremes or histograms of its tensors stay in memory. Histograms take a second pass, so that their
+    bins span all that comes. DataError when a range is not finite.
     """
-    model = onnx.load(str(path))
-    wanted = _tensors(model)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        observer = create_calibrator(
-            path,
-            ["Conv", *ACTIVATIONS],
-            str(Path(folder) / "augmented.onnx"),
-            METHODS[calibrator],
-            extra_options={"symmetric": False, **OPTIONS[calibrator]},
-        )
-        for feed in feeds:
-            observer.collect_data(_Feeds([feed]))
-        found = observer.compute_data()
+    wanted = _tensors(onnx.load(str(path)))
+    found = _observe(path, feeds(), "minmax")
     values = {name: [np.asarray(end).item() for end in found[name].range_value] for name in wanted if name in found}
     for name, ends in values.items():
         if not np.isfinite(ends).all():
             raise DataError(path, f"{name} takes values that are not finite", "train again: the detector is broken")
+    if calibrator != "minmax":
+        furthest = {name: float(np.abs(found[name].range_value).max()) for name in found}
+        found = _observe(path, feeds(), calibrator, furthest)
+        values = {name: [np.asarray(end).item() for end in found[name].range_value] for name in values}
     write_json(ranges, {"calibrator": calibrator, "tensors": values})
+
+
+def _observe(path: Path, feeds: Iterable[Feed], method: str, furthest: Mapping[str, float] | None = None) -> TensorsData:
+    """ONNX Runtime's calibrator over `feeds`. `furthest` is each tensor's largest magnitude, where histograms need it.
+
+    Left to itself its histogram takes its bins from the first picture and adds more of that width for whatever comes: one outlier
+    later makes a hundred thousand, and the search for the entropy's threshold takes the square of that.
+    """
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        augmented = str(Path(folder) / "augmented.onnx")
+        observer = create_calibrator(path, ["Conv", *ACTIVATIONS], augmented, METHODS[method], extra_options={"symmetric": False})
+        if furthest is not None:
+            bins = BINS[method]
+            observer.collector = HistogramCollector(method, False, bins, STEPS, PERCENTILE, "same")
+            for name, far in furthest.items():
+                if far > 0:
+                    edge, edges = np.float32(far), np.linspace(-far, far, bins + 1, dtype=np.float32)
+                    observer.collector.histogram_dict[name] = (np.zeros(bins, np.int64), edges, edge, -edge, edge)
+        for feed in feeds:
+            observer.collect_data(_Feeds([feed]))
+        return observer.compute_data()
 
 
 def read_ranges(path: Path) -> dict[str, Range]:
@@ -148,6 +162,24 @@ def sample(count: int, wanted: int, seed: int, skip: int = 0) -> Sequence[int]:
     """
     drawn = np.random.Generator(np.random.PCG64([seed, count])).permutation(count)[skip : skip + wanted]
     return sorted(drawn.tolist())
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Rows of the training split: those calibrated on, and others held back to judge by."""
+
+    calibration: Sequence[int]
+    held: Sequence[int]
+    few: Sequence[int]
+    """The first of the calibrated ones, on which each convolution is measured."""
+
+    @classmethod
+    def draw(cls, count: int, cfg: QuantizeConfig, seed: int) -> "Pictures":
+        """Of `count`, by the seed, without a common row; a small split is halved, and a single picture serves for both."""
+        held = min(cfg.held_pictures, count // 2)
+        calibration = sample(count, min(cfg.pictures, count - held), seed)
+        judged = sample(count, held, seed, skip=len(calibration)) if held else calibration
+        return cls(calibration, judged, calibration[: cfg.sensitivity_pictures])
 
 
 def _activations(model: ModelProto) -> dict[str, NodeProto]:

@@ -5,15 +5,22 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from pipeline.data.dataset import Dataset, open_dataset
+import onnx
+
+from pipeline.data.dataset import Dataset, Split, open_dataset
+from pipeline.deploy.card import Facts, model_card
+from pipeline.deploy.count import Counts, count_int8
+from pipeline.deploy.latency import PREFIX, milliseconds
 from pipeline.deploy.parity import REFERENCE, Parity
 from pipeline.deploy.quantization import write_int8
-from pipeline.deploy.recipe import read_recipe
-from pipeline.detector.weights import Loaded, load_detector
+from pipeline.deploy.recipe import Recipe, read_recipe
+from pipeline.detector.weights import Loaded, load_detector, read_training
 from pipeline.evaluation.coco import BoxTruth, evaluate_boxes
 from pipeline.evaluation.inference import Backend, Predictions, TorchBackend, predict_with, require_classes
 from pipeline.evaluation.pictures import beside, detection_panel
-from pipeline.files import digest_file, staged, write_json
+from pipeline.files import digest_file, staged, write_atomically, write_json
+from pipeline.layout import TIMING
+from pipeline.predict.preprocess import prepare, read_image, stack
 from pipeline.predict.session import OnnxBackend
 from pipeline.report import Report
 from pipeline.settings import ExportStage
@@ -45,9 +52,33 @@ def run(cfg: ExportStage) -> None:
         measure = partial(evaluate_boxes, split, dataset.info.categories, engine=cfg.evaluate.engine)
         parity = Parity({name: measure(found[name], max_detections=cfg.evaluate.max_detections) for name in found})
         write_json(out / "deploy.json", description(detector, out, parity))
+        facts = card_facts(cfg, detector, dataset, parity, recipe, count_int8(onnx.load(str(out / FILES["int8"]))))
+        write_atomically(out / "model_card.md", model_card(facts).encode())
         write_page(cfg, dataset, found, parity)
         parity.require(cfg.export.gate)
+        latencies = {file: latency(backends[name], split, detector) for name, file in FILES.items()}
     write_json(cfg.layout.reports("export") / "metrics.json", parity.figures())
+    write_json(cfg.layout.reports("export") / TIMING, {f"{PREFIX}{name}": value for name, value in latencies.items()})
+
+
+def card_facts(cfg: ExportStage, detector: Loaded, dataset: Dataset, parity: Parity, recipe: Recipe, counts: Counts) -> Facts:
+    """What the model card is written from."""
+    return Facts(
+        model=asdict(detector.cfg),
+        training=read_training(cfg.layout.detector),
+        dataset=dataset,
+        split=cfg.evaluate.split,
+        parity=parity,
+        recipe=recipe,
+        counts=counts,
+        parameters=sum(parameter.numel() for parameter in detector.model.parameters()),
+    )
+
+
+def latency(backend: Backend, split: Split, detector: Loaded) -> float:
+    """Milliseconds of the first picture of `split` in the backend."""
+    pixels_N3HW, sizes_N2 = stack([prepare(read_image(split.path(0)), detector.cfg.input)], detector.model.divisor)
+    return milliseconds(lambda: backend(pixels_N3HW, sizes_N2))
 
 
 def description(detector: Loaded, out: Path, parity: Parity) -> dict[str, object]:

@@ -7,11 +7,10 @@ from functools import partial
 import onnx
 
 from pipeline.data.dataset import Split, open_dataset
-from pipeline.deploy.config import QuantizeConfig
 from pipeline.deploy.count import Counts, count_int8
 from pipeline.deploy.host import reduced_range
 from pipeline.deploy.onnx import export_onnx
-from pipeline.deploy.quantization import Feed, calibrate, plan, quantized, read_ranges, sample
+from pipeline.deploy.quantization import Feed, Pictures, calibrate, plan, quantized, read_ranges
 from pipeline.deploy.recipe import Recipe
 from pipeline.deploy.selection import Choice, HeldPictures, choose, most_in_float, require_share
 from pipeline.deploy.sensitivity import Bench, Sensitivities
@@ -32,14 +31,15 @@ def run(cfg: QuantizeStage) -> None:
     """
     prepare_device(cfg.compute, cfg.seed)
     detector, dataset = load_detector(cfg.layout.detector), open_dataset(cfg.layout.validated)
-    pictures = Pictures.draw(dataset.split("train"), cfg.quantize, cfg.seed)
-    feed = partial(feeds, pictures.split, input=detector.cfg.input, divisor=detector.model.divisor)
+    train = dataset.split("train")
+    pictures = Pictures.draw(len(train.images), cfg.quantize, cfg.seed)
+    feed = partial(feeds, train, input=detector.cfg.input, divisor=detector.model.divisor)
     work = threads(cfg.compute)
 
     with staged(cfg.layout.quantized) as out:
         graph, ranges = out / "detector.onnx", out / "ranges.json"
         export_onnx(detector.model, graph, cfg.quantize.opset)
-        calibrate(graph, feed(pictures.calibration), cfg.quantize.calibrator, ranges)
+        calibrate(graph, partial(feed, pictures.calibration), cfg.quantize.calibrator, ranges)
         model = onnx.load(str(graph))
         planned = partial(plan, model, cfg.quantize, reduced_range(cfg.quantize.reduce_range))
         everything = planned()
@@ -48,7 +48,7 @@ def run(cfg: QuantizeStage) -> None:
         bench = Bench.of(model, feed(pictures.few), read_ranges(ranges), work)
         with Progress("quantize: convolutions measured", len(everything.quantized)) as progress:
             sensitivities = bench.layers(everything, lambda done: progress.show(done, ""))
-        held = pictures.split.take_images(pictures.held)
+        held = train.take_images(pictures.held)
         judge = HeldPictures(held, dataset.info.categories, detector.cfg.input, detector.model.divisor, work)
         most = most_in_float(everything, cfg.quantize.share_least)
         choice = choose(
@@ -64,26 +64,6 @@ def run(cfg: QuantizeStage) -> None:
         recipe.write(out / "recipe.json")
         write_json(out / "sensitivities.json", result.sensitivity())
     write_json(cfg.layout.reports("quantize") / "metrics.json", result.figures())
-
-
-@dataclass(frozen=True, slots=True)
-class Pictures:
-    """Rows of the training split: those calibrated on, and others held back to judge by."""
-
-    split: Split
-    calibration: Sequence[int]
-    held: Sequence[int]
-    few: Sequence[int]
-    """The first of the calibrated ones, on which each convolution is measured."""
-
-    @classmethod
-    def draw(cls, split: Split, cfg: QuantizeConfig, seed: int) -> "Pictures":
-        """Drawn by the seed without a common row; a small split is halved, and a single picture serves for both."""
-        count = len(split.images)
-        held = min(cfg.held_pictures, count // 2)
-        calibration = sample(count, min(cfg.pictures, count - held), seed)
-        judged = sample(count, held, seed, skip=len(calibration)) if held else calibration
-        return cls(split, calibration, judged, calibration[: cfg.sensitivity_pictures])
 
 
 @dataclass(frozen=True, slots=True)

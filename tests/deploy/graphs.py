@@ -17,7 +17,7 @@ def graph_of(nodes: Sequence[NodeProto], weights: dict[str, np.ndarray], output:
     """pixels [n, channels, 8, 8] -> `output`, float32, opset 20."""
     ends = [
         helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", channels, 8, 8]),
-        helper.make_tensor_value_info(output, TensorProto.FLOAT, None),
+        helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", "c", "h", "w"]),
     ]
     stored = [numpy_helper.from_array(value, name) for name, value in weights.items()]
     graph = helper.make_graph(nodes, "test", ends[:1], ends[1:], stored)

@@ -41,7 +41,7 @@ FEEDS = [{"pixels": noise((1, 3, 8, 8), seed, scale=1 + seed)} for seed in range
 
 def quantize(graph: Path, recipe: Recipe) -> Path:
     """The INT8 file beside `graph`."""
-    calibrate(graph, FEEDS, recipe.calibrator, graph.parent / "ranges.json")
+    calibrate(graph, lambda: FEEDS, recipe.calibrator, graph.parent / "ranges.json")
     write_int8(graph, graph.parent / "ranges.json", recipe, graph.parent / "int8.onnx")
     return graph.parent / "int8.onnx"
 
@@ -66,7 +66,7 @@ def test_histograms_leave_out_an_outlier_that_minmax_follows(graph: Path, calibr
     spiked[7]["pixels"][0, 0, 0, 0] = 1000
     high = {}
     for name in ("minmax", calibrator):
-        calibrate(graph, spiked, name, graph.parent / f"{name}.json")
+        calibrate(graph, lambda: spiked, name, graph.parent / f"{name}.json")
         high[name] = read_ranges(graph.parent / f"{name}.json")["pixels"][1]
     assert high["minmax"] == 1000 and high[calibrator] < 900
 
@@ -78,13 +78,13 @@ def test_pictures_of_several_sizes_calibrate_together(tmp_path: Path) -> None:
     path = save(free, tmp_path)
     for calibrator in ("minmax", "entropy", "percentile"):
         feeds = [{"pixels": noise((1, 3, 6, 8), 0)}, {"pixels": noise((1, 3, 10, 4), 1, scale=3)}]
-        calibrate(path, feeds, calibrator, tmp_path / "ranges.json")
+        calibrate(path, lambda: feeds, calibrator, tmp_path / "ranges.json")
         low, high = read_ranges(tmp_path / "ranges.json")["pixels"]
         assert low < -1 and high > 1
 
 
 def test_minmax_ranges_are_the_extremes_of_all_pictures(graph: Path) -> None:
-    calibrate(graph, FEEDS, "minmax", graph.parent / "ranges.json")
+    calibrate(graph, lambda: FEEDS, "minmax", graph.parent / "ranges.json")
     pixels = np.stack([feed["pixels"] for feed in FEEDS])
     ranges = read_ranges(graph.parent / "ranges.json")
     assert ranges["pixels"] == (pixels.min(), pixels.max())
@@ -93,7 +93,7 @@ def test_minmax_ranges_are_the_extremes_of_all_pictures(graph: Path) -> None:
 
 def test_a_range_that_is_not_finite_is_refused(graph: Path) -> None:
     with pytest.raises(DataError, match="not finite"):
-        calibrate(graph, [{"pixels": np.full((1, 3, 8, 8), np.inf, np.float32)}], "minmax", graph.parent / "ranges.json")
+        calibrate(graph, lambda: [{"pixels": np.full((1, 3, 8, 8), np.inf, np.float32)}], "minmax", graph.parent / "ranges.json")
 
 
 def test_what_is_quantized_is_what_comes_out_of_the_activation(graph: Path) -> None:

@@ -17,7 +17,7 @@ FEEDS = [{"pixels": noise((1, 3, 8, 8), seed)} for seed in range(3)]
 
 def bench_of(model: onnx.ModelProto, folder: Path) -> Bench:
     path = save(model, folder)
-    calibrate(path, FEEDS, "minmax", folder / "ranges.json")
+    calibrate(path, lambda: FEEDS, "minmax", folder / "ranges.json")
     return Bench.of(onnx.load(path), FEEDS, read_ranges(folder / "ranges.json"), threads=1)
 
 
