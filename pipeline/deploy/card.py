@@ -61,8 +61,8 @@ def model_card(facts: Facts) -> str:
         f"# Model card: {text(facts.model['kind'])} on {text(info.source)}",
         bullets(described),
         "## Intended use",
-        f"Finding objects of the classes above, as boxes, on pictures like those of {text(info.source)}. On other pictures nothing"
-        " is known about it: measure it there first.",
+        f"Finding objects of the classes above, as boxes, on pictures like those of {text(info.source)}. On others nothing is"
+        " known about it: measure it there first.",
         "## Training",
         bullets(trained),
         table(("setting", "value"), [(name, _plain(value)) for name, value in _flat(facts.training["settings"], "train.")]),

@@ -36,7 +36,7 @@ METHODS = {
     "percentile": CalibrationMethod.Percentile,
 }
 BINS = {"entropy": 512, "percentile": 2048}
-"""Of the histograms, from minus to plus the largest magnitude. ONNX Runtime's 128 for the entropy would leave one range to choose."""
+"""Of the histograms, from minus to plus the largest magnitude. ONNX Runtime's 128 for the entropy leave one range to choose."""
 STEPS, PERCENTILE = 128, 99.999
 """Steps that the entropy is compared at (half of 8 bits), and the share of values that a percentile keeps: ONNX Runtime's own."""
 ACTIVATIONS = ("Relu", "Clip")

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.deploy.count import count_int8
 from pipeline.deploy.host import ReducedRange
-from pipeline.deploy.quantization import calibrate, plan, quantized, read_ranges, sample, write_int8
+from pipeline.deploy.quantization import Pictures, calibrate, plan, quantized, read_ranges, sample, write_int8
 from pipeline.deploy.recipe import Recipe, read_recipe
 from pipeline.errors import DataError
 from tests.deploy.graphs import FULL, config, conv, graph_of, noise, save
@@ -76,8 +76,8 @@ def test_pictures_of_several_sizes_calibrate_together(tmp_path: Path) -> None:
     for axis in (2, 3):
         free.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"side{axis}"
     path = save(free, tmp_path)
+    feeds = [{"pixels": noise((1, 3, 6, 8), 0)}, {"pixels": noise((1, 3, 10, 4), 1, scale=3)}]
     for calibrator in ("minmax", "entropy", "percentile"):
-        feeds = [{"pixels": noise((1, 3, 6, 8), 0)}, {"pixels": noise((1, 3, 10, 4), 1, scale=3)}]
         calibrate(path, lambda: feeds, calibrator, tmp_path / "ranges.json")
         low, high = read_ranges(tmp_path / "ranges.json")["pixels"]
         assert low < -1 and high > 1
@@ -169,3 +169,15 @@ def test_samples_are_seeded_without_repeats_and_do_not_overlap() -> None:
     assert len(set(sample(100, 10, seed=1))) == 10 and sample(5, 10, seed=1) == list(range(5))
     first, second = set(sample(100, 10, seed=1)), set(sample(100, 60, seed=1, skip=10))
     assert len(first | second) == 70
+
+
+@pytest.mark.parametrize("count, calibrated, held", [(200, 4, 4), (6, 3, 3), (7, 4, 3), (2, 1, 1)])
+def test_pictures_to_judge_by_were_not_calibrated_on(count: int, calibrated: int, held: int) -> None:
+    drawn = Pictures.draw(count, config(), seed=0)
+    assert (len(drawn.calibration), len(drawn.held)) == (calibrated, held)
+    assert not set(drawn.calibration) & set(drawn.held) and set(drawn.few) <= set(drawn.calibration)
+
+
+def test_a_single_picture_serves_for_both() -> None:
+    drawn = Pictures.draw(1, config(), seed=0)
+    assert drawn.calibration == drawn.held == drawn.few == [0]
