@@ -90,11 +90,10 @@ class Choice:
         """GateError, naming the most sensitive convolutions, when no trial held."""
         if self.best is not None:
             return
-        least = min(self.trials, key=lambda trial: trial.loss)
         total, in_float = len(recipe.quantized + recipe.kept_float), len(recipe.kept_float)
         named = ", ".join(f"{name} ({sensitivities.layers[name]:.1f} dB)" for name in sensitivities.worst_first()[:NAMED])
         raise GateError(
-            f"quantize: with {in_float} of {total} convolutions in float the INT8 file still loses {least.loss:.4f} AP on held"
+            f"quantize: with {in_float} of {total} convolutions in float the INT8 file still loses {self.last.loss:.4f} AP on held"
             f" training pictures; quantize.held_loss={cfg.held_loss:g} allows less, quantize.share_least={cfg.share_least:g}"
             " no more in float\n"
             f"  most sensitive: {named}\n"
