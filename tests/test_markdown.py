@@ -25,7 +25,7 @@ HOSTILE = [
 def rendered(markdown: str) -> list[str]:
     """Texts of the rendered table's cells."""
     html = MarkdownIt("commonmark").enable("table").render(markdown)
-    cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", html, re.S)
+    cells = re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", html, re.S)
     entities = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&amp;": "&"}
     return [re.sub("|".join(entities), lambda found: entities[found[0]], cell) for cell in cells]
 

@@ -93,9 +93,9 @@ class Choice:
         total, in_float = len(recipe.quantized + recipe.kept_float), len(recipe.kept_float)
         named = ", ".join(f"{name} ({sensitivities.layers[name]:.1f} dB)" for name in sensitivities.worst_first()[:NAMED])
         raise GateError(
-            f"quantize: with {in_float} of {total} convolutions in float the INT8 file still loses {self.last.loss:.4f} AP on held"
-            f" training pictures; quantize.held_loss={cfg.held_loss:g} allows less, quantize.share_least={cfg.share_least:g}"
-            " no more in float\n"
+            f"quantize: with {in_float} of {total} convolutions in float the INT8 file still loses {self.last.loss:.4f} AP"
+            f" on held pictures; quantize.held_loss={cfg.held_loss:g} allows less,"
+            f" quantize.share_least={cfg.share_least:g} no more in float\n"
             f"  most sensitive: {named}\n"
             "  calibrate on more pictures (quantize.pictures) or by quantize.calibrator=percentile; or accept more by"
             " quantize.held_loss, or fewer in INT8 by quantize.share_least"

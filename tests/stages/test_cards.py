@@ -17,7 +17,7 @@ def tables(card: str) -> Iterator[list[list[str]]]:
     """Rows of each table of the rendered card."""
     html = MarkdownIt("commonmark").enable("table").render(card.split("---\n", 2)[2])
     for body in re.findall(r"<table>(.*?)</table>", html, re.S):
-        yield [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in re.findall(r"<tr>(.*?)</tr>", body, re.S)]
+        yield [re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", row, re.S) for row in re.findall(r"<tr>(.*?)</tr>", body, re.S)]
 
 
 def table(card: str, first: str) -> dict[str, dict[str, str]]:
