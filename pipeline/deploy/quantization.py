@@ -145,6 +145,7 @@ def quantized(model: ModelProto, ranges: Mapping[str, Range], recipe: Recipe) ->
             {},
         )
         quantizer.quantize_model()
+        quantizer.model.topological_sort()
     made: ModelProto = quantizer.model.model
     return made
 
