@@ -18,12 +18,13 @@ from pipeline.deploy.quantization import write_int8
 from pipeline.deploy.recipe import Recipe
 from pipeline.deploy.sensitivity import HOSTS, Sensitivities
 from pipeline.errors import DataError, GateError
-from pipeline.evaluation.coco import BoxTruth, measure
+from pipeline.evaluation.coco import BoxTruth, Engine, measure
 from pipeline.evaluation.inference import predict_split
 from pipeline.predict.preprocess import Input
 from pipeline.predict.session import OnnxBackend
 
-ENGINE, MOST_DETECTIONS, BATCH = "hotcoco", 100, 8
+ENGINE: Engine = "hotcoco"
+MOST_DETECTIONS, BATCH = 100, 8
 """COCO's own limit, and the quick engine: two files are compared with each other, no figure is reported outside."""
 NAMED = 5
 """Most sensitive convolutions that an error names."""

@@ -5,6 +5,7 @@ is measured here or copied from the labels; what nobody stated is said to be not
 """
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def _splits(data: Dataset) -> str:
 
 def _classes(data: Dataset) -> str:
     counts = {name: _per_class(split, len(data.classes)) for name, split in data.splits.items()}
-    rows = [(label, *(int(counts[name][at]) for name in counts)) for at, label in enumerate(data.classes)]
+    rows: list[Sequence[Cell]] = [(label, *(int(counts[name][at]) for name in counts)) for at, label in enumerate(data.classes)]
     return table(("class", *counts), rows)
 
 

@@ -48,7 +48,7 @@ def run(cfg: QuantizeStage) -> None:
         bench = Bench.of(model, feed(pictures.few), read_ranges(ranges), work)
         with Progress("quantize: convolutions measured", len(everything.quantized)) as progress:
             sensitivities = bench.layers(everything, lambda done: progress.show(done, ""))
-        held = train.take_images(pictures.held)
+        held = train.take_images(list(pictures.held))
         judge = HeldPictures(held, dataset.info.categories, detector.cfg.input, detector.model.divisor, work)
         most = most_in_float(everything, cfg.quantize.share_least)
         choice = choose(
