@@ -73,17 +73,20 @@ def die_with_dvc() -> None:
 def run_stage(stage: str, overrides: Sequence[str]) -> None:
     """One stage under its lock, with its figures in MLflow and its duration in reports/<stage>/timing.json."""
     from pipeline import settings, tracking
-    from pipeline.files import locked, write_json
-    from pipeline.layout import Layout
+    from pipeline.files import locked, read_json, write_json
+    from pipeline.layout import TIMING, Layout
 
     layout = Layout(Path("."))
     config = settings.load(overrides, layout.root)
     stage_config = settings.stage_config(stage, config, layout)
     busy = f"{stage}: another process is running this stage in this checkout; wait for it, or stop it"
     with locked(layout.work(stage) / "lock", busy), tracking.stage_run(stage, config, layout):
+        timing = layout.reports(stage) / TIMING
+        timing.unlink(missing_ok=True)  # of an earlier run; a stage may write times of its own into it
         began = time.monotonic()
         importlib.import_module(f"pipeline.stages.{stage}").run(stage_config)
-        write_json(layout.reports(stage) / "timing.json", {f"{stage}/seconds": round(time.monotonic() - began, 3)})
+        seconds = round(time.monotonic() - began, 3)
+        write_json(timing, {**(read_json(timing) if timing.exists() else {}), f"{stage}/seconds": seconds})  # type: ignore[dict-item]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+TIMING = "timing.json"
+"""Beside a stage's metrics: what a rerun does not reproduce. Never a result for DVC."""
 RUNS = Path("work/runs")
 """Working copies of runs with overrides, one folder each, below the checkout."""
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import ConfigError, UserError
-from pipeline.files import digest_bytes, write_json
-from pipeline.layout import Layout, home
+from pipeline.files import digest_bytes, write_atomically, write_json
+from pipeline.layout import TIMING, Layout, home
 from pipeline.provenance import dataset_tags, flat, git_tags, input_tags
 from pipeline.schema import schema
 
@@ -284,14 +284,28 @@ def record_stage(recorder: Recorder, stage: str, layout: Layout) -> None:
     """What a finished stage left: figures (but for those that a curve ends in), times, data digests, report, ONNX files."""
     reports = layout.reports(stage)
     recorder.final(figures(stage, layout))
-    recorder.final(_read_figures(stage, reports / "timing.json"))
+    recorder.final(_read_figures(stage, reports / TIMING))
     recorder.tags(dataset_tags(layout) | {f"made.{stage}": result_digest(stage, layout)})
     recorder.file(reports / "index.html", f"reports/{stage}")
+    if stage == "validate":
+        recorder.file(reports / "dataset_card.md", "cards")
     if stage == "export":
         recorder.file(layout.onnx / "deploy.json", "onnx")
+        recorder.file(timed_model_card(layout), "cards")
         if (layout.onnx / "detector.onnx").exists():
             model, config = layout.onnx / "detector.onnx", recorder.config
             recorder.send("register", path=str(model.absolute()), model=config.model, alias=config.alias)
+
+
+def timed_model_card(layout: Layout) -> Path:
+    """The model card with this run's latencies, for MLflow: the file among the results has none, so that a rerun repeats it."""
+    from pipeline.deploy.latency import with_latency
+
+    card, timed = layout.onnx / "model_card.md", layout.work("tracking") / "model_card.md"
+    if card.exists():
+        times = _read_figures("export", layout.reports("export") / TIMING)
+        write_atomically(timed, with_latency(card.read_text(), times).encode())
+    return timed if card.exists() else card
 
 
 def carry_stage(recorder: Recorder, stage: str, layout: Layout) -> None:

@@ -231,6 +231,26 @@ def test_registered_model_loads_by_its_alias_and_is_not_stored_twice(store, monk
     assert mlflow.onnx.load_model("models:/toy@candidate").graph.name == "g"
 
 
+def test_cards_are_artifacts_and_the_models_has_the_latencies_of_this_run(store, monkeypatch, tmp_path):
+    root, client = store
+    layout = Layout(tmp_path)
+    for place in (layout.onnx, layout.reports("validate"), layout.reports("export")):
+        place.mkdir(parents=True)
+    (layout.onnx / "model_card.md").write_text("---\na: b\n---\n\n# Model\n")
+    (layout.reports("validate") / "dataset_card.md").write_text("# Data\n")
+    write_json(layout.reports("export") / "timing.json", {"export/milliseconds/detector.onnx": 12.5, "export/seconds": 3.0})
+    run = Inline(config(experiment="cards"), root)
+    run.open(name="cards")
+    for stage in ("validate", "export"):
+        tracking.record_stage(run, stage, layout)
+    run.close()
+    assert {file.path for file in client.list_artifacts(run.run_id, "cards")} == {"cards/dataset_card.md", "cards/model_card.md"}
+    stored = Path(client.download_artifacts(run.run_id, "cards/model_card.md", str(tmp_path))).read_text()
+    assert "| detector.onnx | 12.5000 |" in stored and "seconds" not in stored
+    assert client.get_run(run.run_id).data.metrics["export/milliseconds/detector.onnx"] == 12.5
+    assert "Latency" not in (layout.onnx / "model_card.md").read_text()
+
+
 def test_wrong_store_names_field_and_rule():
     with pytest.raises(ConfigError, match=r"tracking\.uri='file:///x' is no MLflow store"):
         config(uri="file:///x")

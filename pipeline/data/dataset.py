@@ -149,6 +149,11 @@ def write_dataset(out: Path, dataset: Dataset, copy_images: bool = True) -> None
     _write_info(out / "dataset.json", info)
 
 
+def written_digest(folder: Path) -> str:
+    """The content digest of the dataset in `folder`, without reading its labels."""
+    return _read_info(folder / "dataset.json").digest
+
+
 def tasks_of(splits: Sequence[Split]) -> tuple[str, ...]:
     """What the labels of `splits` can teach."""
     tables = [split.annotations for split in splits]

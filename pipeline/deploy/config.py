@@ -8,7 +8,7 @@ from pipeline.schema import schema
 
 @schema
 class QuantizeConfig:
-    """How activations' ranges are found and which convolutions become INT8."""
+    """How activations' ranges are found, and how much INT8 may cost before the most sensitive convolutions go back to float."""
 
     pictures: int
     """Training pictures that the calibration looks at, drawn by the seed."""
@@ -16,19 +16,29 @@ class QuantizeConfig:
     """How a tensor's range is taken from what was seen."""
     per_channel: bool
     """One scale per output channel of a weight instead of one per tensor."""
-    reduce_range: bool
-    """7-bit weights: needed where the CPU has no VNNI, because 8-bit products saturate there."""
+    reduce_range: Literal["auto"] | bool
+    """7-bit weights: needed where an x86 CPU has no VNNI, because sums of 8-bit products saturate there; less exact elsewhere.
+    "auto" asks the host that quantize runs on, so equal settings on two kinds of host give two files; the recipe says which."""
     float_layers: tuple[str, ...]
-    """Convolutions that stay in float, by the beginning of their weight's name; the first convolution always does."""
-    float_depthwise: bool
-    """Keep depthwise convolutions in float: one range for all channels of their input costs them most (3 points of AP on BCCD,
-    EfficientNet-Lite0), and they are a small share of the work."""
+    """Convolutions that stay in float whatever is measured, by the beginning of their weight's name."""
+    share_least: float
+    """Least share of the convolutions in INT8, counted by weight in the written file; below it the stage fails."""
+    sensitivity_pictures: int
+    """Calibration pictures on which each convolution is measured alone; every one costs a run of the detector per convolution."""
+    held_pictures: int
+    """Training pictures, none of them calibrated on, whose AP decides how many convolutions go back to float."""
+    held_loss: float
+    """Largest loss of box AP on those, in 0..1; stricter than export.gate.int8_ap, which others prove."""
     opset: int
     """Version of the ONNX operator set."""
 
     def __post_init__(self) -> None:
-        if self.pictures < 1:
-            raise ConfigError("quantize.pictures", self.pictures, "must be at least 1; 64 suits most data")
+        for name, good in (("pictures", 64), ("sensitivity_pictures", 2), ("held_pictures", 48)):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"quantize.{name}", getattr(self, name), f"must be at least 1; {good} suits most data")
+        for name in ("share_least", "held_loss"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"quantize.{name}", getattr(self, name), "must be in 0..1")
         if self.opset < 20:
             raise ConfigError("quantize.opset", self.opset, "must be at least 20")
 
@@ -40,7 +50,7 @@ class Gate:
     fp32_ap: float
     """Largest loss of box AP of the float file against torch, in 0..1."""
     int8_ap: float
-    """Largest loss of box AP of the INT8 file against torch, in 0..1."""
+    """Largest loss of box AP of the INT8 file against torch, in 0..1, on this host and as exact integers."""
 
     def __post_init__(self) -> None:
         for name in ("fp32_ap", "int8_ap"):

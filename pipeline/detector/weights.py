@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from pipeline.detector.detector import Detector
 from pipeline.errors import DataError
 from pipeline.files import read_json, write_json
 
-WEIGHTS, SETTINGS = "weights.safetensors", "model.json"
+WEIGHTS, SETTINGS, TRAINING = "weights.safetensors", "model.json", "training.json"
 TRAIN = "make a detector by: python -m pipeline train"
 
 
@@ -69,6 +69,22 @@ def load_detector(folder: Path) -> Loaded:
         raise DataError(folder / WEIGHTS, f"not a safetensors file ({error})") from error
     load_weights(model, state, folder / WEIGHTS)
     return Loaded(model.eval(), cfg, settings["categories"])
+
+
+def save_training(folder: Path, settings: Mapping[str, Any], seed: int, data: str) -> None:
+    """Write into `folder` how the detector beside it came to be: settings, seed, and the content digest of the data."""
+    write_json(folder / TRAINING, {"settings": dict(settings), "seed": seed, "data": data})
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """What `save_training` wrote; DataError when it is not there."""
+    try:
+        values = read_json(folder / TRAINING)
+    except DataError as error:
+        raise DataError(folder / TRAINING, "no such file, or not readable", "train again with this version") from error
+    if not isinstance(values, dict) or values.keys() != {"settings", "seed", "data"}:
+        raise DataError(folder / TRAINING, "does not say how the detector was trained", "train again with this version")
+    return values
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], place: object, may_miss: Iterable[str] = ()) -> None:

@@ -5,14 +5,22 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from pipeline.data.dataset import Dataset, open_dataset
-from pipeline.deploy.parity import Parity
-from pipeline.deploy.quantization import read_recipe, write_int8
-from pipeline.detector.weights import Loaded, load_detector
+import onnx
+
+from pipeline.data.dataset import Dataset, Split, open_dataset
+from pipeline.deploy.card import Facts, model_card
+from pipeline.deploy.count import Counts, count_int8
+from pipeline.deploy.latency import PREFIX, milliseconds
+from pipeline.deploy.parity import REFERENCE, Parity
+from pipeline.deploy.quantization import write_int8
+from pipeline.deploy.recipe import Recipe, read_recipe
+from pipeline.detector.weights import Loaded, load_detector, read_training
 from pipeline.evaluation.coco import BoxTruth, evaluate_boxes
 from pipeline.evaluation.inference import Backend, Predictions, TorchBackend, predict_with, require_classes
 from pipeline.evaluation.pictures import beside, detection_panel
-from pipeline.files import digest_file, staged, write_json
+from pipeline.files import digest_file, staged, write_atomically, write_json
+from pipeline.layout import TIMING
+from pipeline.predict.preprocess import prepare, read_image, stack
 from pipeline.predict.session import OnnxBackend
 from pipeline.report import Report
 from pipeline.settings import ExportStage
@@ -38,13 +46,39 @@ def run(cfg: ExportStage) -> None:
         write_int8(out / FILES["onnx"], cfg.layout.quantized / "ranges.json", recipe, out / FILES["int8"])
         backends: dict[str, Backend] = {"torch": TorchBackend(detector.model.to(device), device.type)}
         backends |= {name: OnnxBackend(out / file, threads=threads(cfg.compute)) for name, file in FILES.items()}
+        # The same file as hosts with exact integer products run it: a loss there counts as much as one here.
+        backends["int8_exact"] = OnnxBackend(out / FILES["int8"], threads=threads(cfg.compute), optimize=False)
         found = {name: predict_with(run, detector, split, cfg.export.batch, f"export: {name}") for name, run in backends.items()}
         measure = partial(evaluate_boxes, split, dataset.info.categories, engine=cfg.evaluate.engine)
         parity = Parity({name: measure(found[name], max_detections=cfg.evaluate.max_detections) for name in found})
         write_json(out / "deploy.json", description(detector, out, parity))
+        facts = card_facts(cfg, detector, dataset, parity, recipe, count_int8(onnx.load(str(out / FILES["int8"]))))
+        write_atomically(out / "model_card.md", model_card(facts).encode())
         write_page(cfg, dataset, found, parity)
         parity.require(cfg.export.gate)
+        latencies = {file: latency(backends[name], split, detector) for name, file in FILES.items()}
     write_json(cfg.layout.reports("export") / "metrics.json", parity.figures())
+    write_json(cfg.layout.reports("export") / TIMING, {f"{PREFIX}{name}": value for name, value in latencies.items()})
+
+
+def card_facts(cfg: ExportStage, detector: Loaded, dataset: Dataset, parity: Parity, recipe: Recipe, counts: Counts) -> Facts:
+    """What the model card is written from."""
+    return Facts(
+        model=asdict(detector.cfg),
+        training=read_training(cfg.layout.detector),
+        dataset=dataset,
+        split=cfg.evaluate.split,
+        parity=parity,
+        recipe=recipe,
+        counts=counts,
+        parameters=sum(parameter.numel() for parameter in detector.model.parameters()),
+    )
+
+
+def latency(backend: Backend, split: Split, detector: Loaded) -> float:
+    """Milliseconds of the first picture of `split` in the backend."""
+    pixels_N3HW, sizes_N2 = stack([prepare(read_image(split.path(0)), detector.cfg.input)], detector.model.divisor)
+    return milliseconds(lambda: backend(pixels_N3HW, sizes_N2))
 
 
 def description(detector: Loaded, out: Path, parity: Parity) -> dict[str, object]:
@@ -70,10 +104,14 @@ def write_page(cfg: ExportStage, dataset: Dataset, found: dict[str, Predictions]
     classes = [(label, *(per_class[name].get(label) for name in names)) for label in per_class["torch"]]
     page.table("AP per class", ("class", *names), classes)
     split = dataset.split(cfg.evaluate.split)
+    shown_backends = (REFERENCE, *FILES)
     truth, score = BoxTruth.of(split, dataset.info.categories), cfg.evaluate.drawing_score
     shown = [
-        (beside([detection_panel(split, truth, found[name], row, score) for name in names]), split.images.file_names[row])
+        (
+            beside([detection_panel(split, truth, found[name], row, score) for name in shown_backends]),
+            split.images.file_names[row],
+        )
         for row in range(min(cfg.export.pictures, len(split.images)))
     ]
-    page.pictures("The same pictures", shown, f"{', '.join(names)}, from left to right; scores of at least {score:g}.")
+    page.pictures("The same pictures", shown, f"{', '.join(shown_backends)}, from left to right; scores of at least {score:g}.")
     page.write(cfg.layout.reports("export") / "index.html")

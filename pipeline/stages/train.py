@@ -1,5 +1,6 @@
 """Train: a detector with as many classes as the dataset has, from scratch or from pretrained weights."""
 
+from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -10,7 +11,7 @@ from pipeline.data.dataset import Dataset, Split, open_dataset
 from pipeline.data.loader import TrainingPictures, training_batches
 from pipeline.detector.build import build_detector
 from pipeline.detector.pretrained.backbone import load_pretrained
-from pipeline.detector.weights import save_detector
+from pipeline.detector.weights import save_detector, save_training
 from pipeline.errors import DataError
 from pipeline.evaluation.coco import evaluate_boxes
 from pipeline.evaluation.inference import TorchBackend, predict_split
@@ -53,6 +54,7 @@ def run(cfg: TrainStage) -> None:
 
     with staged(cfg.layout.detector) as out:
         save_detector(out, model, cfg.model, [{"id": category.id, "name": category.name} for category in dataset.info.categories])
+        save_training(out, asdict(cfg.train), cfg.seed, dataset.info.digest)
     write_json(
         cfg.layout.reports("train") / "metrics.json", {name: value for name, value in final.items() if is_reproducible(name)}
     )

@@ -4,8 +4,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.data.dataset import open_dataset, write_dataset
-from pipeline.files import staged, write_json
+from pipeline.data.dataset import open_dataset, write_dataset, written_digest
+from pipeline.files import staged, write_atomically, write_json
+from pipeline.labels.card import dataset_card
 from pipeline.labels.config import Page
 from pipeline.labels.gallery import drawable, pictures_of
 from pipeline.labels.validation import Validation, validate
@@ -28,6 +29,8 @@ def run(cfg: "ValidateStage") -> None:
     result.require(cfg.validate.gate)
     with staged(cfg.layout.validated) as out:
         write_dataset(out, result.mended)
+        digest = written_digest(out)
+    write_atomically(cfg.layout.reports("validate") / "dataset_card.md", dataset_card(result, digest).encode())
     print(summary(result))
 
 

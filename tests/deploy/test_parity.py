@@ -56,3 +56,11 @@ def test_nothing_measured_is_not_proven() -> None:
     with pytest.raises(GateError, match="no label to measure on"):
         unmeasured.require(GATE)
     assert not any(value < 0 for value in unmeasured.figures().values())
+
+
+def test_a_loss_on_hosts_with_exact_integers_counts_as_much() -> None:
+    measured = parity(0.5, 0.5, 0.5)
+    both = Parity({**measured.metrics, "int8_exact": Metrics(0.47, {"cat": 0.4, "dog": 0.5})})  # type: ignore[dict-item]
+    with pytest.raises(GateError, match=r"int8_exact file .*0\.0300 AP.*int8_ap"):
+        both.require(GATE)
+    assert both.figures()["export/int8_exact/AP_loss"] == pytest.approx(0.03)

@@ -38,7 +38,7 @@ def test_outputs_are_there_and_equal_in_every_run(planted: Planted, tmp_path: Pa
     for layout in layouts:
         run(stage(layout.root))
     reports = contents(layouts[0].reports("validate"))
-    assert sorted(reports) == ["audit.json", "findings.json", "index.html", "metrics.json"]
+    assert sorted(reports) == ["audit.json", "dataset_card.md", "findings.json", "index.html", "metrics.json"]
     assert contents(layouts[1].reports("validate")) == reports
     assert contents(layouts[1].validated) == contents(layouts[0].validated)
     assert contents(layouts[0].dataset) == before

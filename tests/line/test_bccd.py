@@ -44,3 +44,4 @@ def test_it_learnt_and_both_files_hold_what_was_learnt(blood: Clone) -> None:
     assert figures(blood, "evaluate")["bbox/AP50"] >= 0.5
     exported = figures(blood, "export")
     assert abs(exported["export/onnx/AP_loss"]) <= 0.001 and exported["export/int8/AP_loss"] <= 0.02
+    assert exported["export/int8_exact/AP_loss"] <= 0.02 and figures(blood, "quantize")["quantize/share_int8"] >= 0.8
