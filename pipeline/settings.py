@@ -75,7 +75,6 @@ class ValidateStage(Stage):
     """Settings of validate."""
 
     validate: ValidateConfig
-    seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

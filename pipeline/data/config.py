@@ -1,5 +1,6 @@
 """Settings of the dataset group: what to ingest and how. Imports no torch."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -81,7 +82,9 @@ class CocoDataset:
 
     kind: Literal["coco"]
     source: str
-    """Folder, .zip or .tar (also .gz, .bz2, .xz)."""
+    """Folder, .zip or .tar (also .gz, .bz2, .xz); on this machine or an address (see `storage`)."""
+    sha256: str | None
+    """Digest that an archive must have; null: not checked."""
     licence: str | None
     """Written into dataset.json; the licences of single pictures are kept from the source."""
     annotations: str | None
@@ -90,7 +93,7 @@ class CocoDataset:
     archive: ArchiveLimits
 
     def __post_init__(self) -> None:
-        _require_source(self.source)
+        _require_source(self.source, self.sha256)
 
 
 @schema
@@ -99,7 +102,9 @@ class VocDataset:
 
     kind: Literal["voc"]
     source: str
-    """Folder, .zip or .tar (also .gz, .bz2, .xz)."""
+    """Folder, .zip or .tar (also .gz, .bz2, .xz); on this machine or an address (see `storage`)."""
+    sha256: str | None
+    """Digest that an archive must have; null: not checked."""
     licence: str | None
     """Written into dataset.json."""
     classes: tuple[str, ...] | None
@@ -111,15 +116,42 @@ class VocDataset:
     archive: ArchiveLimits
 
     def __post_init__(self) -> None:
-        _require_source(self.source)
+        _require_source(self.source, self.sha256)
         for name in self.classes or ():
             if not name.strip() or list(self.classes or ()).count(name) > 1:
                 raise ConfigError("dataset.classes", list(self.classes or ()), f"has {name!r} blank or twice")
 
 
-DatasetConfig = Annotated[ShapesDataset | CocoDataset | VocDataset, Field(discriminator="kind")]
+@schema
+class YoloDataset:
+    """YOLO label text: one file per picture, class names and splits in a data.yaml."""
+
+    kind: Literal["yolo"]
+    source: str
+    """Folder, .zip or .tar (also .gz, .bz2, .xz); on this machine or an address (see `storage`)."""
+    sha256: str | None
+    """Digest that an archive must have; null: not checked."""
+    licence: str | None
+    """Written into dataset.json."""
+    data: str | None
+    """Glob of the YAML file with `names`, below the source, such as `boxes/*.yaml`; null: data.yaml, or the only one."""
+    upright: bool
+    """True: the labels belong to pictures as viewers show them, turned by their EXIF orientation, as in YOLO's own training.
+    False: to the stored pixels."""
+    split: SplitConfig
+    archive: ArchiveLimits
+
+    def __post_init__(self) -> None:
+        _require_source(self.source, self.sha256)
 
 
-def _require_source(source: str) -> None:
+SourceDataset = CocoDataset | VocDataset | YoloDataset
+"""The formats that read a source of the user's."""
+DatasetConfig = Annotated[ShapesDataset | SourceDataset, Field(discriminator="kind")]
+
+
+def _require_source(source: str, sha256: str | None) -> None:
     if source == UNSET:
-        raise ConfigError("dataset.source", None, "is not set: add dataset.source=PATH, a folder, .zip or .tar")
+        raise ConfigError("dataset.source", None, "is not set: add dataset.source=PATH, a folder, .zip or .tar, or an address")
+    if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise ConfigError("dataset.sha256", sha256, "must be 64 hexadecimal digits, as `sha256sum` prints them")
