@@ -26,6 +26,7 @@ from prefect.states import Failed
 from flows.stage import CHECKOUT, Outcome, child_environment, run_stage
 from flows.summary import Summary, summarise
 from pipeline import settings, tracking
+from pipeline.data.fetching import record_source
 from pipeline.errors import DataError, UserError
 from pipeline.files import digest_file, locked
 from pipeline.layout import Layout
@@ -63,6 +64,7 @@ def workspace(overrides: Sequence[str]) -> Iterator[settings.Settings]:
         yield settings.load((), CHECKOUT)
         return
     config = settings.write_params(overrides or before or [], CHECKOUT)
+    record_source(config.dataset, config.storage, LAYOUT)
     if overrides:
         get_run_logger().info("params.yaml of this checkout now holds: %s", " ".join(overrides))
     elif before:

@@ -1,9 +1,15 @@
-"""python -m pipeline config [--check] [overrides]: write the settings snapshot params.yaml, or check that it is fresh."""
+"""python -m pipeline config [--check] [overrides]: write the settings snapshot params.yaml, or check that it is fresh.
+
+A source on another machine is listed into source.json, through which DVC sees whether it changed. `--check` asks no server.
+"""
 
 from collections.abc import Sequence
 
 from pipeline import settings
+from pipeline.data.config import LISTING
+from pipeline.data.fetching import record_source
 from pipeline.errors import ConfigError
+from pipeline.layout import Layout
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -15,5 +21,8 @@ def run(arguments: Sequence[str]) -> None:
             )
         settings.check_params()
         return
-    settings.write_params(arguments)
+    chosen = settings.write_params(arguments)
     print(f"{settings.PARAMS} holds what conf/ composes to" + (f" with {' '.join(arguments)}" if arguments else ""))
+    listing = record_source(chosen.dataset, chosen.storage, Layout())
+    if listing is not None:
+        print(f"{LISTING} lists what is there now: {len(listing.objects)} objects, {listing.size / 1e6:.1f} MB")

@@ -7,9 +7,12 @@ from pydantic import Field
 
 from pipeline.errors import ConfigError
 from pipeline.schema import schema
+from pipeline.storage.addresses import is_remote, require_address, scheme_of
 
 UNSET = "PATH_TO_YOUR_DATA"
 """What conf/ says where only the user knows the value."""
+LISTING = "source.json"
+"""Where the listing of a remote source is kept, in the checkout beside params.yaml."""
 
 
 @schema
@@ -48,6 +51,8 @@ class ShapesDataset:
     kind: Literal["shapes"]
     source: str
     """The generator's own file: an edit of it makes the dataset stale."""
+    watched: str
+    """What DVC watches: the same."""
     licence: str | None
     """Written into dataset.json."""
     size: int
@@ -82,7 +87,9 @@ class CocoDataset:
 
     kind: Literal["coco"]
     source: str
-    """Folder, .zip or .tar (also .gz, .bz2, .xz); on this machine or an address (see `storage`)."""
+    """Folder, .zip or .tar (also .gz, .bz2, .xz); here, or at s3:// (there also a prefix) or http(s)://."""
+    watched: str
+    """What DVC watches for changes: follows from `source` (see `watched_by_dvc`), never set by hand."""
     sha256: str | None
     """Digest that an archive must have; null: not checked."""
     licence: str | None
@@ -93,7 +100,7 @@ class CocoDataset:
     archive: ArchiveLimits
 
     def __post_init__(self) -> None:
-        _require_source(self.source, self.sha256)
+        _require_source(self.source, self.watched, self.sha256)
 
 
 @schema
@@ -102,7 +109,9 @@ class VocDataset:
 
     kind: Literal["voc"]
     source: str
-    """Folder, .zip or .tar (also .gz, .bz2, .xz); on this machine or an address (see `storage`)."""
+    """Folder, .zip or .tar (also .gz, .bz2, .xz); here, or at s3:// (there also a prefix) or http(s)://."""
+    watched: str
+    """What DVC watches for changes: follows from `source` (see `watched_by_dvc`), never set by hand."""
     sha256: str | None
     """Digest that an archive must have; null: not checked."""
     licence: str | None
@@ -116,7 +125,7 @@ class VocDataset:
     archive: ArchiveLimits
 
     def __post_init__(self) -> None:
-        _require_source(self.source, self.sha256)
+        _require_source(self.source, self.watched, self.sha256)
         for name in self.classes or ():
             if not name.strip() or list(self.classes or ()).count(name) > 1:
                 raise ConfigError("dataset.classes", list(self.classes or ()), f"has {name!r} blank or twice")
@@ -128,7 +137,9 @@ class YoloDataset:
 
     kind: Literal["yolo"]
     source: str
-    """Folder, .zip or .tar (also .gz, .bz2, .xz); on this machine or an address (see `storage`)."""
+    """Folder, .zip or .tar (also .gz, .bz2, .xz); here, or at s3:// (there also a prefix) or http(s)://."""
+    watched: str
+    """What DVC watches for changes: follows from `source` (see `watched_by_dvc`), never set by hand."""
     sha256: str | None
     """Digest that an archive must have; null: not checked."""
     licence: str | None
@@ -142,7 +153,7 @@ class YoloDataset:
     archive: ArchiveLimits
 
     def __post_init__(self) -> None:
-        _require_source(self.source, self.sha256)
+        _require_source(self.source, self.watched, self.sha256)
 
 
 SourceDataset = CocoDataset | VocDataset | YoloDataset
@@ -150,8 +161,19 @@ SourceDataset = CocoDataset | VocDataset | YoloDataset
 DatasetConfig = Annotated[ShapesDataset | SourceDataset, Field(discriminator="kind")]
 
 
-def _require_source(source: str, sha256: str | None) -> None:
+def watched_by_dvc(source: str) -> str:
+    """The path through which DVC sees a source: its own, or that of the recorded listing where it is on another machine."""
+    if is_remote(source):
+        return LISTING
+    return source.partition("://")[2] if scheme_of(source) == "file" else source
+
+
+def _require_source(source: str, watched: str, sha256: str | None) -> None:
     if source == UNSET:
         raise ConfigError("dataset.source", None, "is not set: add dataset.source=PATH, a folder, .zip or .tar, or an address")
+    require_address("dataset.source", source)
+    if watched != watched_by_dvc(source):
+        rule = f"does not follow from dataset.source; write both by: python -m pipeline config dataset.source={source}"
+        raise ConfigError("dataset.watched", watched, rule)
     if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
         raise ConfigError("dataset.sha256", sha256, "must be 64 hexadecimal digits, as `sha256sum` prints them")

@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.data.config import CocoDataset, ShapesDataset, SourceDataset, VocDataset
 from pipeline.data.dataset import Dataset, DatasetInfo, Split, open_dataset, tasks_of, write_dataset
+from pipeline.data.fetching import local_copy
 from pipeline.data.formats.coco import read_coco
 from pipeline.data.formats.shapes import draw_shapes
 from pipeline.data.formats.voc import read_voc
@@ -31,7 +32,7 @@ def run(cfg: "IngestStage") -> None:
             write_dataset(out, draw_shapes(dataset, cfg.seed, out / "images"))
         else:
             work = cfg.layout.work("ingest", digest_bytes(dataset.source.encode())[:16])
-            with open_source(dataset.source, work, dataset.archive) as source:
+            with local_copy(dataset, cfg.storage, cfg.layout) as here, open_source(here, work, dataset.archive) as source:
                 write_dataset(out, read_source(dataset, cfg.seed, source))
         report = metrics(open_dataset(out))
     write_json(cfg.layout.reports("ingest") / "metrics.json", report)
