@@ -72,7 +72,7 @@ def _recorded(source: str, layout: Layout) -> Listing | None:
         return listing
     if "DVC_STAGE" in os.environ:
         wrong = f"does not list {shown(source)}" if listing else "is missing"
-        raise DataError(LISTING, wrong, "write it by: python -m pipeline config")
+        raise DataError(LISTING, wrong, "write it by: python -m pipeline config --source")
     return None
 
 

@@ -62,7 +62,7 @@ def write_listing(path: Path, listing: Listing) -> None:
 
 def read_listing(path: Path) -> Listing:
     """The listing recorded at `path`. DataError when it is missing or not a listing."""
-    todo = "write it anew by: python -m pipeline config"
+    todo = "write it anew by: python -m pipeline config --source"
     content: Any = read_json(path)
     try:
         if content["version"] != VERSION:

@@ -25,7 +25,7 @@ from pipeline.storage.objects import BLOCK, Body, RemoteObject
 _REDIRECTS = {301, 302, 303, 307, 308}
 _HOPS = 5
 CHANGED = "is no longer what was listed: it has changed on the server"
-LIST_ANEW = "list it anew by: python -m pipeline config, then run again"
+LIST_ANEW = "list it anew by: python -m pipeline config --source"
 
 
 class HttpServer:
