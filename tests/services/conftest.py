@@ -83,7 +83,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         WEED, "server", "-s3", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
         f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={gateway}",
         f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.allowDeleteBucketNotEmpty",
-        "-volume.max=20", "-master.volumeSizeLimitMB=64", "-master.telemetry=false",
+        "-volume.max=500", "-master.volumeSizeLimitMB=64", "-master.telemetry=false",
     ]  # fmt: skip
     launcher = [sys.executable, "-I", str(_LAUNCHER), str(os.getpid())]  # it dies with this process, however that dies
     with log.open("wb") as output:
@@ -100,12 +100,8 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         _wait_until_ready(server, process)
         yield server
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        os.killpg(process.pid, signal.SIGKILL)  # asked nicely it takes 10 s, for data that nobody will read again
+        process.wait()
 
 
 def _wait_until_ready(server: S3, process: subprocess.Popen[bytes]) -> None:
