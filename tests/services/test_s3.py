@@ -18,7 +18,7 @@ import pytest
 
 from pipeline.data.dataset import open_dataset
 from pipeline.data.fetching import local_copy, record_source
-from pipeline.errors import ConfigError, DataError, UserError
+from pipeline.errors import DataError, UserError
 from pipeline.files import digest_tree
 from pipeline.layout import Layout
 from tests.data.conftest import Ingest, dataset_config, storage_config
@@ -197,8 +197,8 @@ def test_wrong_credentials(s3: S3, bucket: str, root: Path, tmp_path: Path, monk
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert "no AWS credentials were found" in refused(root, tmp_path, f"s3://{bucket}/set.zip")
-    with pytest.raises(ConfigError, match=r"storage\.profile='nobody' is not there"):
-        refused(root, tmp_path, f"s3://{bucket}/set.zip", profile="nobody")
+    message = refused(root, tmp_path, f"s3://{bucket}/set.zip", profile="nobody")
+    assert message.startswith("config: storage.profile='nobody' is not there")
 
 
 def test_wrong_endpoint(s3: S3, bucket: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -224,12 +224,7 @@ def test_settings_reach_the_server_without_the_environment(s3: S3, bucket: str, 
         assert Path(here).stat().st_size == len(packed(tmp_path / "set"))
 
 
-def test_names_that_lead_out_are_refused(s3: S3, bucket: str, root: Path, tmp_path: Path):
-    s3.client().put_object(Bucket=bucket, Key="set/a\\..\\evil.txt", Body=b"x")
-    assert "has no name that a file below a folder can have" in refused(root, tmp_path, f"s3://{bucket}/set")
-
-
 def test_limits_on_objects_and_bytes(s3: S3, bucket: str, root: Path, tmp_path: Path):
     upload(s3, bucket, yolo(tmp_path / "set"), "set")
     assert "has more than 3 objects" in refused(root, tmp_path, f"s3://{bucket}/set", files=3)
-    assert "more than storage.gigabytes=1e-06" in refused(root, tmp_path, f"s3://{bucket}/set", gigabytes=1e-6)
+    assert "more than storage.gigabytes=1e-08" in refused(root, tmp_path, f"s3://{bucket}/set", gigabytes=1e-8)
