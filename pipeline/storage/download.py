@@ -8,7 +8,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -50,7 +50,7 @@ def list_source(source: str, single: bool, config: StorageConfig) -> Listing:
         raise DataError(shown(source), wrong, "raise storage.gigabytes if that is right")
     for entry in listing.objects:
         path = PurePosixPath(entry.name)
-        if path.is_absolute() or {"..", ""} & {*entry.name.split("/")} or "\\" in entry.name or "\0" in entry.name:
+        if path.is_absolute() or {"..", ".", ""} & {*entry.name.split("/")} or "\\" in entry.name or "\0" in entry.name:
             raise DataError(shown(source), f"object {entry.name!r} has no name that a file below a folder can have", "rename it")
     return listing
 
@@ -87,9 +87,10 @@ def fetch(listing: Listing, single: bool, folder: Path, config: StorageConfig, s
     with ThreadPoolExecutor(min(config.workers, len(listing.objects))) as pool:
         waiting = [pool.submit(one, entry) for entry in listing.objects]
         try:
-            for task in waiting:
+            for task in wait(waiting, return_when=FIRST_EXCEPTION).done:
                 task.result()
-        except BaseException:
+        except BaseException:  # the pool waits for its threads: Ctrl-C must not wait for gigabytes
+            progress.stopped = True
             for task in waiting:
                 task.cancel()
             raise
@@ -165,14 +166,22 @@ def _receive(body: Body, file: Any, entry: RemoteObject, place: str, limit: int,
             )
 
 
+class _Stopped(Exception):
+    """Another object failed, or somebody stopped the run."""
+
+
 class _Progress:
     """A line now and then; called from several threads."""
 
     def __init__(self, listing: Listing, say: Callable[[str], None]) -> None:
+        self.stopped = False
+        """Ends all threads at their next block."""
         self._total, self._done, self._say, self._last = listing.size, 0, say, time.monotonic()
 
     def add(self, count: int) -> None:
-        """`count` more bytes are here."""
+        """`count` more bytes are here. Raises `_Stopped` when there is no more use for them."""
+        if self.stopped:
+            raise _Stopped
         self._done += count
         if time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()

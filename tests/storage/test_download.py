@@ -103,3 +103,13 @@ def test_a_listing_that_is_none_says_how_to_write_it(tmp_path: Path, text: str):
     (tmp_path / "source.json").write_text(text)
     with pytest.raises(DataError, match=r"source.json: "):
         download.read_listing(tmp_path / "source.json")
+
+
+def test_one_failure_ends_the_others(root: Path, tmp_path: Path, shelf: Shelf):
+    """Object `a` fails while `z` has endless bytes to come: the call ends with a's error."""
+    shelf.contents["z"] = b"z" * 300_000
+    shelf.names.append("z")
+    shelf.lies["a"] = b"f"
+    with pytest.raises(DataError, match="a: ended after 1 of 12"):
+        fetched(root, tmp_path)
+    assert not (tmp_path / "whole/z").exists()
