@@ -33,7 +33,13 @@ class HttpServer:
 
     def __init__(self, address: str, config: StorageConfig) -> None:
         self._address, self._private, self._place = address, config.private_addresses, shown(address)
-        retries = Retry(total=config.attempts - 1, redirect=False, status_forcelist=(502, 503, 504), backoff_factor=0.2)
+        retries = Retry(
+            total=config.attempts - 1,
+            redirect=False,
+            status_forcelist=(502, 503, 504),
+            backoff_factor=0.2,
+            respect_retry_after_header=False,
+        )
         timeout = Timeout(connect=config.connect_seconds, read=config.read_seconds)
         self._options: dict[str, Any] = {"retries": retries, "timeout": timeout}
         self._pool = urllib3.PoolManager(**self._options)

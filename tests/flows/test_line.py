@@ -1,6 +1,7 @@
 """The flow's own decisions, without Prefect's server: what it refuses, what it mends, what it shows."""
 
 import logging
+import shutil
 
 import pytest
 
@@ -9,6 +10,7 @@ from flows.summary import summarise
 from pipeline.errors import DataError
 from pipeline.files import write_json
 from pipeline.layout import Layout
+from tests.storage.web import Site, serve
 from tests.test_tracking import config
 
 WHOLE = (
@@ -41,6 +43,22 @@ def test_missing_source_names_its_setting(checkout):
     with pytest.raises(DataError, match=r"(?s)no/such/folder: no such file or folder.*dataset\.source="):
         line.require_source("no/such/folder")
     line.require_source("s3://pictures/raw")
+
+
+def test_every_flow_lists_a_remote_source_anew(checkout, root, monkeypatch):
+    shutil.copytree(root / "conf", checkout / "conf")
+    monkeypatch.setattr(line, "LAYOUT", Layout(checkout))
+    with serve(Site(b"one")) as site:
+        chosen = ["dataset=yolo", f"dataset.source={site.address}", "storage.private_addresses=true"]
+        listed = []
+        for overrides, content in ((chosen, b"one"), ([], b"one"), ([], b"three")):
+            site.content = content
+            with line.workspace(overrides) as chosen_settings:
+                listed.append((chosen_settings.dataset.watched, (checkout / "source.json").read_text()))
+        assert listed[0] == listed[1] and '"size": 3' in listed[1][1] and '"size": 5' in listed[2][1]
+        site.status = 404
+        with pytest.raises(DataError, match="has no such file"), line.workspace([]):
+            pass
 
 
 def test_wrong_override_is_told_before_prefect_starts(monkeypatch, capsys):
