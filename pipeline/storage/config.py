@@ -2,6 +2,7 @@
 
 from pipeline.errors import ConfigError
 from pipeline.schema import schema
+from pipeline.storage.addresses import require_address
 
 
 @schema
@@ -34,5 +35,6 @@ class StorageConfig:
         for name in ("files", "gigabytes", "connect_seconds", "read_seconds", "attempts", "workers"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"storage.{name}", getattr(self, name), "must be above 0")
+        require_address("storage.endpoint", self.endpoint or "")
         if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
             raise ConfigError("storage.endpoint", self.endpoint, "must start with http:// or https://, such as http://host:8333")

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError, DataError, UserError
-from pipeline.storage.addresses import allowed_addresses
+from pipeline.storage.addresses import allowed_addresses, shown
 from pipeline.storage.config import StorageConfig
 from pipeline.storage.http import CHANGED, LIST_ANEW
 from pipeline.storage.objects import BLOCK, Body, RemoteObject
@@ -122,7 +122,7 @@ class S3Server:
             raise UserError(f"{self._place}: cannot be read ({' '.join(str(error).split())[:200]})") from error
 
     def _endpoint(self) -> str:
-        return str(self._client.meta.endpoint_url)
+        return shown(str(self._client.meta.endpoint_url))
 
     def _refused(self, response: Any) -> DataError:
         code, status = str(response["Error"].get("Code")), response.get("ResponseMetadata", {}).get("HTTPStatusCode")

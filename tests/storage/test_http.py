@@ -1,10 +1,15 @@
 """Archives from a web server: resumed, held to their mark, refused where they must not be asked for. Real servers on loopback."""
 
+import datetime
 import hashlib
 import socket
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from pipeline.data.fetching import local_copy, record_source
 from pipeline.errors import ConfigError, DataError
@@ -217,6 +222,42 @@ def test_a_name_is_looked_up_once_per_connection(root: Path, site: Site, monkeyp
     server = HttpServer(f"http://data.example:{site.port}/files/set.zip", storage_config(root, attempts=1))
     assert server.listing()[0].size == len(site.content)
     assert asked == ["127.0.0.1"]
+
+
+def certificate(folder: Path, name: str) -> Path:
+    """A self-signed certificate for `name` and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    path = folder / f"{name}.pem"
+    path.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain) + made.public_bytes(pem))
+    return path
+
+
+def test_https_checks_the_name_although_it_connects_to_a_number(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    right, other = certificate(tmp_path, "data.example"), certificate(tmp_path, "other.example")
+    real = socket.getaddrinfo
+    monkeypatch.setattr(
+        "socket.getaddrinfo", lambda host, *rest, **more: real("127.0.0.1" if host == "data.example" else host, *rest, **more)
+    )
+    for shown, trusted, wrong in ((right, right, None), (right, other, "certificate"), (other, other, "certificate|match")):
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+        with serve(Site(b"encrypted"), certificate=shown) as site:
+            server = HttpServer(f"https://data.example:{site.port}/a.zip", storage_config(root, **HERE))
+            if wrong is None:
+                assert server.listing()[0].size == 9
+            else:
+                with pytest.raises(DataError, match=rf"https://data.example:\d+ cannot be asked \(.*({wrong})"):
+                    server.listing()
 
 
 @pytest.mark.parametrize(
