@@ -28,6 +28,7 @@ from flows.stage import CHECKOUT, Outcome, child_environment, run_stage
 from flows.summary import Summary, summarise
 from flows.workspace import Workspace, keep, own_worktree, require_source
 from pipeline import settings, tracking
+from pipeline.data.fetching import record_source
 from pipeline.errors import ConfigError, UserError
 from pipeline.files import digest_file, locked
 from pipeline.layout import Layout
@@ -62,12 +63,14 @@ def workspace(overrides: Sequence[str]) -> Iterator[Workspace]:
     """Where this run works: the checkout, locked, or with overrides a worktree of its own."""
     if overrides:
         place = own_worktree(CHECKOUT, str(flow_run.name), overrides)
+        record_source(place.config.dataset, place.config.storage, Layout(place.root))
         get_run_logger().info("this run works in %s, on branch %s", place.root.relative_to(CHECKOUT), place.branch)
         yield place
         return
     with locked(Layout(CHECKOUT).work("line.lock"), BUSY):
         place = Workspace(CHECKOUT, own_settings())
         require_source(place.config.dataset.source, CHECKOUT)
+        record_source(place.config.dataset, place.config.storage, Layout(CHECKOUT))
         yield place
 
 

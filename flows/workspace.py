@@ -22,7 +22,7 @@ from pipeline.process import run_streamed
 
 CODE = ("conf", "flows", "infra", "ops_cuda", "pipeline", "dvc.yaml")
 """New files here belong to a run although nobody has committed them yet; elsewhere they may be gigabytes of pictures."""
-RESULT = ("params.yaml", "dvc.lock")
+RESULT = ("params.yaml", "dvc.lock", "source.json")
 _NOBODY = ("-c", "user.name=Detectline", "-c", "user.email=detectline@localhost")
 _SET_INSIDE_HOOKS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 
@@ -121,7 +121,7 @@ def keep(place: Workspace, message: str) -> str:
 
     UserError when the push fails: the commit stands, and the message says how to push later.
     """
-    git(place.root, "add", "--force", *RESULT)
+    git(place.root, "add", "--force", *(name for name in RESULT if (place.root / name).exists()))
     # hooks are for people: a formatter that is not installed must not lose a run
     git(place.root, *identity(place.root), "commit", "--quiet", "--no-verify", "--allow-empty", "-m", message)
     commit = git(place.root, "rev-parse", "HEAD")

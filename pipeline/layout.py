@@ -53,6 +53,11 @@ class Layout:
         """The files to ship, and what was proven about them."""
         return self.root / "models/onnx"
 
+    @property
+    def listing(self) -> Path:
+        """The recorded listing of a remote source, beside params.yaml; absent while the source is a path."""
+        return self.root / "source.json"
+
     def reports(self, stage: str) -> Path:
         """Metrics, plots and the HTML page of a stage."""
         return self.root / "reports" / stage

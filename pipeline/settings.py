@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.config import DatasetConfig
+from pipeline.data.config import DatasetConfig, watched_by_dvc
 from pipeline.deploy.config import ExportConfig, QuantizeConfig
 from pipeline.detector.config import ModelConfig
 from pipeline.errors import ConfigError, UserError, did_you_mean
@@ -22,6 +22,7 @@ from pipeline.files import write_atomically
 from pipeline.labels.config import ValidateConfig
 from pipeline.layout import Layout
 from pipeline.schema import schema
+from pipeline.storage.config import StorageConfig
 from pipeline.tracking import TrackingConfig
 from pipeline.training.config import ComputeConfig, TrainConfig
 
@@ -45,6 +46,7 @@ class Settings:
     export: ExportConfig
     compute: ComputeConfig
     tracking: TrackingConfig
+    storage: StorageConfig
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -67,6 +69,7 @@ class IngestStage(Stage):
     """Settings of ingest."""
 
     dataset: DatasetConfig
+    storage: StorageConfig
     seed: int
 
 
@@ -75,7 +78,6 @@ class ValidateStage(Stage):
     """Settings of validate."""
 
     validate: ValidateConfig
-    seed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +161,11 @@ def compose(overrides: Sequence[str], root: Path = Path(".")) -> dict[str, Any]:
         plain = OmegaConf.to_container(composed, resolve=True)
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         raise _override_error(error, overrides, root) from error
-    return dict(plain)  # type: ignore[arg-type]
+    values: dict[str, Any] = dict(plain)  # type: ignore[arg-type]
+    dataset = values.get("dataset")
+    if isinstance(dataset, dict) and isinstance(dataset.get("source"), str) and dataset.get("watched") == dataset["source"]:
+        dataset["watched"] = watched_by_dvc(dataset["source"])  # a decision that Hydra's interpolation cannot make
+    return values
 
 
 def sweep(overrides: Sequence[str]) -> list[list[str]]:

@@ -16,7 +16,7 @@ READ = {"pipeline/report.py": "pipeline/templates"}
 
 # What each stage reads and writes, by the stage contract.
 READS = {
-    "ingest": ["${dataset.source}"],
+    "ingest": ["${dataset.watched}"],
     "validate": ["data/dataset"],
     "train": ["data/validated"],
     "evaluate": ["data/validated", "models/detector"],

@@ -49,7 +49,7 @@ def test_a_wrong_override_is_one_line_with_field_and_choices(root: Path, overrid
 
 
 @pytest.mark.parametrize(
-    "group", ["dataset", "model", "validate", "train", "evaluate", "quantize", "export", "compute", "tracking"]
+    "group", ["dataset", "model", "validate", "train", "evaluate", "quantize", "export", "compute", "tracking", "storage"]
 )
 def test_every_choice_of_every_group_composes(root: Path, group: str) -> None:
     choices = sorted(path.stem for path in (root / "conf" / group).glob("*.yaml"))
@@ -149,3 +149,21 @@ def test_any_path_can_be_given_as_it_is(root: Path, path: str) -> None:
 def test_a_malformed_override_is_one_line(root: Path) -> None:
     with pytest.raises(ConfigError, match=r"^config: train\.steps=\[1 cannot be read"):
         settings.load(["train.steps=[1"], root)
+
+
+@pytest.mark.parametrize(
+    ("source", "watched"),
+    [
+        ("/data/set", "/data/set"),
+        ("file:///data/set", "/data/set"),
+        ("s3://bucket/set", "source.json"),
+        ("https://h/a.zip", "source.json"),
+    ],
+)
+def test_what_dvc_watches_follows_from_the_source(root: Path, source: str, watched: str) -> None:
+    assert settings.load(["dataset=yolo", f"dataset.source={source}"], root).dataset.watched == watched
+
+
+def test_what_dvc_watches_is_not_to_be_set(root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"dataset\.watched='elsewhere' does not follow from dataset\.source"):
+        settings.load(["dataset=yolo", "dataset.source=/data/set", "dataset.watched=elsewhere"], root)

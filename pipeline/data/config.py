@@ -1,14 +1,18 @@
 """Settings of the dataset group: what to ingest and how. Imports no torch."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from pipeline.errors import ConfigError
 from pipeline.schema import schema
+from pipeline.storage.addresses import is_remote, require_address, scheme_of
 
 UNSET = "PATH_TO_YOUR_DATA"
 """What conf/ says where only the user knows the value."""
+LISTING = "source.json"
+"""Where the listing of a remote source is kept, in the checkout beside params.yaml."""
 
 
 @schema
@@ -47,6 +51,8 @@ class ShapesDataset:
     kind: Literal["shapes"]
     source: str
     """The generator's own file: an edit of it makes the dataset stale."""
+    watched: str
+    """What DVC watches: the same."""
     licence: str | None
     """Written into dataset.json."""
     size: int
@@ -81,7 +87,11 @@ class CocoDataset:
 
     kind: Literal["coco"]
     source: str
-    """Folder, .zip or .tar (also .gz, .bz2, .xz)."""
+    """Folder, .zip or .tar (also .gz, .bz2, .xz); here, or at s3:// (there also a prefix) or http(s)://."""
+    watched: str
+    """What DVC watches for changes: follows from `source` (see `watched_by_dvc`), never set by hand."""
+    sha256: str | None
+    """Digest that an archive must have; null: not checked."""
     licence: str | None
     """Written into dataset.json; the licences of single pictures are kept from the source."""
     annotations: str | None
@@ -90,7 +100,7 @@ class CocoDataset:
     archive: ArchiveLimits
 
     def __post_init__(self) -> None:
-        _require_source(self.source)
+        _require_source(self.source, self.watched, self.sha256)
 
 
 @schema
@@ -99,7 +109,11 @@ class VocDataset:
 
     kind: Literal["voc"]
     source: str
-    """Folder, .zip or .tar (also .gz, .bz2, .xz)."""
+    """Folder, .zip or .tar (also .gz, .bz2, .xz); here, or at s3:// (there also a prefix) or http(s)://."""
+    watched: str
+    """What DVC watches for changes: follows from `source` (see `watched_by_dvc`), never set by hand."""
+    sha256: str | None
+    """Digest that an archive must have; null: not checked."""
     licence: str | None
     """Written into dataset.json."""
     classes: tuple[str, ...] | None
@@ -111,15 +125,55 @@ class VocDataset:
     archive: ArchiveLimits
 
     def __post_init__(self) -> None:
-        _require_source(self.source)
+        _require_source(self.source, self.watched, self.sha256)
         for name in self.classes or ():
             if not name.strip() or list(self.classes or ()).count(name) > 1:
                 raise ConfigError("dataset.classes", list(self.classes or ()), f"has {name!r} blank or twice")
 
 
-DatasetConfig = Annotated[ShapesDataset | CocoDataset | VocDataset, Field(discriminator="kind")]
+@schema
+class YoloDataset:
+    """YOLO label text: one file per picture, class names and splits in a data.yaml."""
+
+    kind: Literal["yolo"]
+    source: str
+    """Folder, .zip or .tar (also .gz, .bz2, .xz); here, or at s3:// (there also a prefix) or http(s)://."""
+    watched: str
+    """What DVC watches for changes: follows from `source` (see `watched_by_dvc`), never set by hand."""
+    sha256: str | None
+    """Digest that an archive must have; null: not checked."""
+    licence: str | None
+    """Written into dataset.json."""
+    data: str | None
+    """Glob of the YAML file with `names`, below the source, such as `boxes/*.yaml`; null: data.yaml, or the only one."""
+    upright: bool
+    """True: the labels belong to pictures as viewers show them, turned by their EXIF orientation, as in YOLO's own training.
+    False: to the stored pixels."""
+    split: SplitConfig
+    archive: ArchiveLimits
+
+    def __post_init__(self) -> None:
+        _require_source(self.source, self.watched, self.sha256)
 
 
-def _require_source(source: str) -> None:
+SourceDataset = CocoDataset | VocDataset | YoloDataset
+"""The formats that read a source of the user's."""
+DatasetConfig = Annotated[ShapesDataset | SourceDataset, Field(discriminator="kind")]
+
+
+def watched_by_dvc(source: str) -> str:
+    """The path through which DVC sees a source: its own, or that of the recorded listing where it is on another machine."""
+    if is_remote(source):
+        return LISTING
+    return source.partition("://")[2] if scheme_of(source) == "file" else source
+
+
+def _require_source(source: str, watched: str, sha256: str | None) -> None:
     if source == UNSET:
-        raise ConfigError("dataset.source", None, "is not set: add dataset.source=PATH, a folder, .zip or .tar")
+        raise ConfigError("dataset.source", None, "is not set: add dataset.source=PATH, a folder, .zip or .tar, or an address")
+    require_address("dataset.source", source)
+    if watched != watched_by_dvc(source):
+        rule = f"does not follow from dataset.source; write both by: python -m pipeline config dataset.source={source}"
+        raise ConfigError("dataset.watched", watched, rule)
+    if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise ConfigError("dataset.sha256", sha256, "must be 64 hexadecimal digits, as `sha256sum` prints them")

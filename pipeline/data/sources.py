@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 from pipeline.data.archive import SUFFIXES, is_archive, unpack
 from pipeline.data.config import ArchiveLimits
 from pipeline.data.dataset import Category, Split
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import DataError
+from pipeline.storage.addresses import is_remote, scheme_of
 
 PICTURES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _JUNK = {"__MACOSX", "Thumbs.db"}
@@ -53,12 +55,9 @@ class SourceData:
 def open_source(source: str, work: Path, limits: ArchiveLimits) -> Iterator[Path]:
     """The source as a folder; an archive is unpacked into `work`, which is removed again.
 
-    The source itself is only read. ConfigError for a scheme that is not supported, DataError when there is nothing.
+    The source itself is only read. DataError when there is nothing.
     """
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", source)
-    if scheme and scheme[1].lower() != "file":
-        raise ConfigError("dataset.source", source, f"{scheme[1]}:// is not supported; supported: {_SUPPORTED}")
-    path = Path(source[len(scheme[0]) :] if scheme else source).expanduser()
+    path = local_path(source)
     if not path.exists():
         raise DataError(path, "no such file or folder", f"set dataset.source=PATH: {_SUPPORTED}")
     if not path.is_file() or not is_archive(path):
@@ -73,9 +72,14 @@ def open_source(source: str, work: Path, limits: ArchiveLimits) -> Iterator[Path
         shutil.rmtree(work, ignore_errors=True)
 
 
+def local_path(source: str) -> Path:
+    """The path of a source on this machine, as such or as file://."""
+    return Path(source.partition("://")[2] if scheme_of(source) == "file" else source).expanduser()
+
+
 def source_title(kind: str, source: str) -> str:
     """Format and bare name of a source: the same for a folder and its archive, wherever they lie."""
-    name = PurePosixPath(os.path.abspath(source)).name
+    name = PurePosixPath(urlsplit(source).path or source if is_remote(source) else os.path.abspath(source)).name
     suffix = next((s for s in sorted(SUFFIXES, key=len, reverse=True) if name.lower().endswith(s)), "")
     return f"{kind}:{name[: len(name) - len(suffix)]}"
 

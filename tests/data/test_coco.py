@@ -1,6 +1,7 @@
 """COCO as a source: layouts that people really have, which label file is taken, which folder its pictures are in."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -253,3 +254,25 @@ def test_file_name_cannot_reach_outside_the_source(ingest: Ingest, tmp_path):
     dataset = ingest("coco", source)
     assert sorted(path.name for path in (dataset / "images").rglob("*.jpg")) == ["0.jpg", "1.jpg"]
     assert open_dataset(dataset).info.counts["train"]["missing"] == 2
+
+
+@pytest.mark.parametrize(("labels", "files"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFC", "NFC"), ("NFD", "NFD")])
+@pytest.mark.parametrize("folder", ["images", "Bilder für é"])
+def test_accents_written_in_two_ways_are_one_name(ingest: Ingest, tmp_path, labels, files, folder):
+    """A Mac writes file names decomposed; a label file made elsewhere has them composed."""
+    source, names = tmp_path / "set", ["Zürich.jpg", "Orléans.jpg", "plain.jpg"]
+    coco(source / "result.json", *(unicodedata.normalize(labels, f"{folder}/{name}") for name in names))
+    pictures(source / unicodedata.normalize(files, folder), *(unicodedata.normalize(files, name) for name in names))
+    dataset = ingest("coco", source)
+    assert [counts["missing"] for counts in open_dataset(dataset).info.counts.values()] == [0, 0]
+    joined = {name: x for split in found(dataset).values() for name, x in split.items()}
+    assert joined == {unicodedata.normalize(files, name): x for x, name in enumerate(names)}
+
+
+def test_two_files_that_differ_in_spelling_alone_stay_two(ingest: Ingest, tmp_path):
+    source, spellings = tmp_path / "set", [unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD")]
+    coco(source / "result.json", *spellings, "other.jpg")
+    pictures(source / "images", *spellings, "other.jpg")
+    dataset = ingest("coco", source)
+    joined = {name: x for split in found(dataset).values() for name, x in split.items()}
+    assert joined == {spellings[0]: 0, spellings[1]: 1, "other.jpg": 2}

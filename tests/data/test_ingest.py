@@ -124,8 +124,8 @@ def test_sources_that_are_not_there_or_not_supported(ingest: Ingest, tmp_path, r
         (tmp_path / kind).mkdir()
         with pytest.raises(DataError, match="is empty"):
             ingest(kind, tmp_path / kind)
-        with pytest.raises(ConfigError, match=r"s3:// is not supported; supported: a folder or an archive \(.zip"):
-            ingest(kind, "s3://bucket/key")
+        with pytest.raises(ConfigError, match=r"ftp:// is not supported; supported: a path, http, https, s3"):
+            ingest(kind, "ftp://host/key.zip")
         with pytest.raises(ConfigError, match=r"^config: dataset.source is not set: add dataset.source=PATH"):
             dataset_config(root, kind)
     (tmp_path / "a.rar").write_text("x")

@@ -1,14 +1,18 @@
 """The flow's own decisions, without Prefect's server: what it refuses, what it mends, what it shows."""
 
 import logging
+import shutil
 from contextlib import nullcontext
 
 import pytest
 
 from flows import line
 from flows.summary import summarise
+from pipeline import settings
+from pipeline.errors import DataError
 from pipeline.files import write_json
 from pipeline.layout import Layout
+from tests.storage.web import Site, serve
 from tests.test_tracking import config
 
 WHOLE = (
@@ -67,6 +71,23 @@ def test_summary_shows_figures_and_only_what_is_there(tmp_path):
     assert summary.places["MLflow run"] == "abc"
     assert "0.500" in summary.text()
     assert "| AP50 | 0.7500 |" in summary.markdown()
+
+
+def test_every_flow_lists_a_remote_source_anew(checkout, root, monkeypatch):
+    shutil.copytree(root / "conf", checkout / "conf")
+    monkeypatch.setattr(line, "CHECKOUT", checkout)
+    with serve(Site(b"one")) as site:
+        chosen = ["dataset=yolo", f"dataset.source={site.address}", "storage.private_addresses=true"]
+        settings.write_params(chosen, checkout)
+        listed = []
+        for content in (b"one", b"one", b"three"):
+            site.content = content
+            with line.workspace([]) as place:
+                listed.append((place.config.dataset.watched, (checkout / "source.json").read_text()))
+        assert listed[0] == listed[1] and '"size": 3' in listed[1][1] and '"size": 5' in listed[2][1]
+        site.status = 404
+        with pytest.raises(DataError, match="has no such file"), line.workspace([]):
+            pass
 
 
 def test_multirun_is_every_combination():

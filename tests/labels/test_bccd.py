@@ -4,20 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.config import ArchiveLimits, SplitConfig, VocDataset
 from pipeline.data.dataset import Dataset
 from pipeline.labels.validation import validate
 from pipeline.stages.ingest import read_source
+from tests.data.conftest import dataset_config
 from tests.labels.planted import settings
 
 
 @pytest.fixture(scope="module")
-def bccd(shared: Path) -> Dataset:
+def bccd(root: Path, shared: Path) -> Dataset:
     source = shared / "data/bccd_voc"
-    archive = ArchiveLimits(files=1, gigabytes=1, ratio=1)
-    cfg = VocDataset(
-        kind="voc", source=str(source), licence="MIT", classes=None, one_based=False, split=SplitConfig(val=0.2), archive=archive
-    )
+    cfg = dataset_config(root, "voc", source=str(source))
     return read_source(cfg, 0, source)
 
 

@@ -17,7 +17,7 @@ from tests.labels.test_validation import spoil
 
 
 def stage(root: Path, **chosen: Any) -> ValidateStage:
-    return ValidateStage(layout=Layout(root), validate=settings(**chosen), seed=0)
+    return ValidateStage(layout=Layout(root), validate=settings(**chosen))
 
 
 def ingested(planted: Planted, root: Path) -> Layout:

@@ -5,8 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -24,6 +24,12 @@ class Clone:
 
     folder: Path
     home: Path
+    more: Mapping[str, str] = field(default_factory=dict)
+    """Added to the environment of every command."""
+
+    def with_environment(self, more: Mapping[str, str]) -> "Clone":
+        """The same clone, with more in the environment of its commands."""
+        return replace(self, more={**self.more, **more})
 
     def run(self, *command: str, seconds: float = 900, ok: bool = True) -> str:
         """Output of `python -m command...` in the clone; fails the test with it when the exit code is not as expected."""
@@ -47,7 +53,7 @@ class Clone:
     def environment(self) -> dict[str, str]:
         """Of a user who has nothing set."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        return {"PATH": path, "HOME": str(self.home), "LANG": "C.UTF-8"}
+        return {"PATH": path, "HOME": str(self.home), "LANG": "C.UTF-8", **self.more}
 
     def processes(self) -> dict[int, str]:
         """Command lines of the living processes that anything in this clone started, however far removed."""

@@ -4,8 +4,9 @@ Known layouts: `annotations/instances_*.json` beside `train2017/` or `images/tra
 `train/_annotations.coco.json`; a dataset that `ingest` wrote. Pictures are found by evidence (`best_root`), not by layout.
 """
 
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -90,7 +91,10 @@ def _split(
             raise DataError(place, f"images: file_name {file_name!r} is listed {times} times", todo)
     last_parts = {PurePosixPath(file_name).name for file_name in stated}
     pictures = [p for p in files.paths if p.suffix.lower() in PICTURES or p.name in last_parts]  # whatever a label file calls one
-    found = _find_pictures(stated, name, path, pictures, only)
+    spelled = _one_spelling(stated, pictures)
+    there = {PurePosixPath(spelled(picture.as_posix())): picture.as_posix() for picture in pictures}
+    found = _find_pictures([spelled(file_name) for file_name in stated], name, path, list(there), only)
+    found = [there.get(PurePosixPath(file_name), file_name) for file_name in found]
     images = replace(images, file_names=found)
     order = sorted(range(len(found)), key=found.__getitem__)
     images = images.take(order)
@@ -126,6 +130,21 @@ def _find_pictures(stated: list[str], name: str, path: PurePosixPath, pictures: 
             found[row] = elsewhere[0]
             free.discard(elsewhere[0])
     return found
+
+
+def _one_spelling(stated: list[str], pictures: list[PurePosixPath]) -> Callable[[str], str]:
+    """Names in Unicode's composed form (NFC): a Mac writes é as e and an accent into file names, label files have one letter.
+
+    The function given back leaves a name alone when that would make two files, or two stated names, one.
+    """
+
+    def composed(text: str) -> str:
+        return unicodedata.normalize("NFC", text)
+
+    times = Counter(composed(picture.as_posix()) for picture in pictures)
+    wanted = Counter(composed(file_name) for file_name in stated)
+    unclear = {PurePosixPath(name).name for counts in (times, wanted) for name, count in counts.items() if count > 1}
+    return lambda name: name if composed(PurePosixPath(name).name) in unclear else composed(name)
 
 
 def _normal(file_name: str) -> str:
