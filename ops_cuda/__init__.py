@@ -10,6 +10,7 @@ from ops_cuda.box_iou import aligned_box_iou, box_iou
 from ops_cuda.match_boxes import match_boxes, match_ious
 from ops_cuda.nms import nms
 from ops_cuda.nms import onnx_translation as _nms_translation
+from ops_cuda.rasterise_polygons import rasterise_polygons
 from ops_cuda.roi_align import onnx_translation as _roi_align_translation
 from ops_cuda.roi_align import pyramid_level, roi_align
 from ops_cuda.sigmoid_focal_loss import sigmoid_focal_loss
@@ -22,6 +23,7 @@ __all__ = [
     "nms",
     "onnx_translations",
     "pyramid_level",
+    "rasterise_polygons",
     "roi_align",
     "sigmoid_focal_loss",
 ]
