@@ -1,10 +1,10 @@
 """Mask targets: polygons rasterised in the frames of boxes, by COCO's rule.
 
-What: row r is the union of its owner's polygons, moved and stretched so that its box becomes size x size cells, then filled as COCO's
-rasteriser does: outlines are walked on a grid five times finer and a column's cells change sides where the outline crosses its
-middle. Within one polygon crossings cancel (even-odd), so a hole can be part of its outline.
-Limits: float64 arithmetic, as the reference (points are float64, boxes float32); sides below 0.1 pixels count as 0.1; a polygon of
-fewer than three points covers nothing. Equal to pycocotools cell by cell on hosts that do not fuse multiply and add.
+What: row r is the union of its owner's polygons, moved and stretched so that its box becomes size x size cells, then filled as
+COCO's rasteriser does: outlines are walked on a grid five times finer, and a column's cells change sides where the outline crosses
+its middle. Within one polygon crossings cancel (even-odd), so a hole can be part of its outline.
+Limits: float64 arithmetic, as the reference (points are float64, boxes float32); sides below 0.1 pixels count as 0.1; a polygon
+of fewer than three points covers nothing. Equal to pycocotools cell by cell on hosts that do not fuse multiply and add.
 Source: rleFrPoly of the COCO API (Lin, Dollar 2014); frame and stretch as in Detectron2's polygon masks. No gradient.
 CUDA: until the kernel exists, tensors go through the host (a synchronisation).
 """
@@ -25,7 +25,7 @@ FARTHEST = 2.0**30
 def rasterise_polygons(
     points_P2: Tensor, polygon_starts: Tensor, owner_starts: Tensor, boxes_R4: Tensor, owner_R: Tensor, size: int
 ) -> Tensor:
-    """Masks [R, size, size] (bool, rows of cells from the top) of owner `owner_R[r]`'s polygons in the frame of box r; -1 is empty.
+    """Masks [R, size, size] (bool, rows of cells from the top) of owner `owner_R[r]`'s polygons in box r's frame; -1 is empty.
 
     Owner o has polygons `owner_starts[o] : owner_starts[o + 1]`; polygon q has points `polygon_starts[q] : polygon_starts[q + 1]`
     of `points` (float64 [P, 2], x and y in the boxes' pixels).
@@ -163,7 +163,8 @@ def _rasterise_polygons_fake(
 
 
 LIBRARY.define(
-    "rasterise_polygons(Tensor points, Tensor polygon_starts, Tensor owner_starts, Tensor boxes, Tensor owner, int size) -> Tensor"
+    "rasterise_polygons(Tensor points, Tensor polygon_starts, Tensor owner_starts, Tensor boxes, Tensor owner, int size) "
+    "-> Tensor"
 )
 LIBRARY.impl("rasterise_polygons", _rasterise_polygons_cpu, "CPU")
 LIBRARY.impl("rasterise_polygons", _rasterise_polygons_cuda, "CUDA")

@@ -1,4 +1,4 @@
-"""The padded batches that the detector core takes and gives. Axes: `N` images, `G` truths, `D` detections, `M` mask cells a side."""
+"""The padded batches that the detector core takes and gives. Axes: `N` images, `G` truths, `D` detections, `M` cells."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Self
@@ -29,7 +29,7 @@ class Images(_Batch):
 
 @dataclass(slots=True)
 class Polygons(_Batch):
-    """The outlines of a batch's truths as pools: all points, and offsets into them. Rasterised where a mask is learnt, never before."""
+    """The outlines of a batch's truths as pools: all points, and offsets into them. Rasterised only where a mask is learnt."""
 
     points_P2: Tensor
     """float64 (x, y) in the network's pixels: the reference rasterises in double."""

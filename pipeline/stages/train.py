@@ -8,7 +8,9 @@ from pipeline import tracking
 from pipeline.data.augment import Augmentation
 from pipeline.data.dataset import Dataset, Split, open_dataset
 from pipeline.data.loader import TrainingPictures, training_batches
+from pipeline.data.masks import require_masks
 from pipeline.detector.build import build_detector
+from pipeline.detector.config import learns_masks
 from pipeline.detector.pretrained.backbone import load_pretrained
 from pipeline.detector.weights import save_detector
 from pipeline.errors import DataError
@@ -31,6 +33,9 @@ def run(cfg: TrainStage) -> None:
     """
     device = prepare_device(cfg.compute, cfg.seed)
     dataset = open_dataset(cfg.layout.validated)
+    if learns_masks(cfg.model):
+        for name in ("train", "val"):
+            require_masks(dataset.split(name), cfg.layout.validated)
     pictures = training_pictures(dataset.split("train"), cfg)
     model = build_detector(cfg.model, num_classes=len(dataset.classes))
     loaded = load_pretrained(model, cfg.model)
@@ -66,7 +71,7 @@ def training_pictures(split: Split, cfg: TrainStage) -> TrainingPictures:
     augmentation = Augmentation(
         cfg.model.input.short_side, cfg.model.input.long_side, augment.flip, augment.scale, augment.crop, augment.crop_least
     )
-    return TrainingPictures(split, augmentation, cfg.model.input.channels, cfg.seed)
+    return TrainingPictures(split, augmentation, cfg.model.input.channels, cfg.seed, masks=learns_masks(cfg.model))
 
 
 def validation(model: torch.nn.Module, dataset: Dataset, cfg: TrainStage, step: int) -> dict[str, float]:

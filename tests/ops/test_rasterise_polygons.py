@@ -60,7 +60,7 @@ def test_equals_pycocotools(kind: str, size: int) -> None:
 
 
 def test_union_holes_and_rows_without_an_owner() -> None:
-    """Two squares are joined; a square and a smaller one inside it, as one outline, leave a hole; -1 and short polygons are empty."""
+    """Two squares join; a square with a smaller one in the same outline has a hole; -1 and two points are empty."""
     square = np.array([[0.0, 0], [8, 0], [8, 8], [0, 8]])
     ring = np.concatenate([square, square[:1], square / 2 + 2, square[:1] / 2 + 2])
     owners = [[square / 2, square / 2 + 4], [ring], [square[:2]], []]
