@@ -1,7 +1,7 @@
 """Mask targets: polygons rasterised in the frames of boxes, by COCO's rule.
 
 What: row r is the union of its owner's polygons, moved and stretched so that its box becomes size x size cells, then filled as
-COCO's rasteriser does: outlines are walked on a grid five times finer, and a column's cells change sides where the outline crosses
+COCO's rasteriser does: outlines are walked on a grid five times finer, and a column's cells change sides where an outline crosses
 its middle. Within one polygon crossings cancel (even-odd), so a hole can be part of its outline.
 Limits: float64 arithmetic, as the reference (points are float64, boxes float32); sides below 0.1 pixels count as 0.1; a polygon
 of fewer than three points covers nothing. Equal to pycocotools cell by cell on hosts that do not fuse multiply and add.

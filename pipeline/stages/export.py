@@ -1,17 +1,20 @@
 """Export: write the files to ship, and prove them equal to the detector before anyone can use them."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
-from pipeline.data.dataset import Dataset, open_dataset
-from pipeline.deploy.parity import Parity
+from pipeline.data.dataset import Split, open_dataset
+from pipeline.deploy.onnx import MASKS, OUTPUTS
+from pipeline.deploy.parity import REFERENCE, Parity
 from pipeline.deploy.quantization import read_recipe, write_int8
+from pipeline.detector.config import learns_masks
 from pipeline.detector.weights import Loaded, load_detector
-from pipeline.evaluation.coco import BoxTruth, evaluate_boxes
+from pipeline.evaluation.coco import evaluate_all
 from pipeline.evaluation.inference import Backend, Predictions, TorchBackend, predict_with, require_classes
 from pipeline.evaluation.pictures import beside, detection_panel
+from pipeline.evaluation.truth import Truth
 from pipeline.files import digest_file, staged, write_json
 from pipeline.predict.session import OnnxBackend
 from pipeline.report import Report
@@ -39,38 +42,60 @@ def run(cfg: ExportStage) -> None:
         backends: dict[str, Backend] = {"torch": TorchBackend(detector.model.to(device), device.type)}
         backends |= {name: OnnxBackend(out / file, threads=threads(cfg.compute)) for name, file in FILES.items()}
         found = {name: predict_with(run, detector, split, cfg.export.batch, f"export: {name}") for name, run in backends.items()}
-        measure = partial(evaluate_boxes, split, dataset.info.categories, engine=cfg.evaluate.engine)
-        parity = Parity({name: measure(found[name], max_detections=cfg.evaluate.max_detections) for name in found})
-        write_json(out / "deploy.json", description(detector, out, parity))
-        write_page(cfg, dataset, found, parity)
-        parity.require(cfg.export.gate)
-    write_json(cfg.layout.reports("export") / "metrics.json", parity.figures())
+        truth = Truth.of(split, dataset.info.categories, masks=learns_masks(detector.cfg))
+        parities = compare(truth, found, cfg)
+        write_json(out / "deploy.json", description(detector, out, parities))
+        write_page(cfg, split, truth, found, parities)
+        for parity in parities:
+            parity.require(cfg.export.gate)
+    figures = {name: value for parity in parities for name, value in parity.figures().items()}
+    write_json(cfg.layout.reports("export") / "metrics.json", figures)
 
 
-def description(detector: Loaded, out: Path, parity: Parity) -> dict[str, object]:
+def compare(truth: Truth, found: dict[str, Predictions], cfg: ExportStage) -> list[Parity]:
+    """The backends side by side: their boxes, and their masks where they find them."""
+    measured = {
+        name: evaluate_all(truth, predictions, cfg.evaluate.engine, cfg.evaluate.max_detections)
+        for name, predictions in found.items()
+    }
+    return [Parity({name: metrics[task] for name, metrics in measured.items()}, task) for task in measured[REFERENCE]]
+
+
+def description(detector: Loaded, out: Path, parities: Sequence[Parity]) -> dict[str, object]:
     """deploy.json: all that a program needs to run the files, and what was measured about them."""
+    measured: dict[str, dict[str, object]] = {name: {} for name in parities[0].metrics}
+    for parity in parities:
+        for name, metrics in parity.metrics.items():
+            by_class = "per_class" if parity.task == "bbox" else f"per_class_{parity.task}"
+            measured[name] |= {**metrics.numbers, by_class: metrics.per_class}
     return {
         "input": asdict(detector.cfg.input),
         "divisor": detector.model.divisor,
         "classes": [category["name"] for category in detector.categories],
         "category_ids": [category["id"] for category in detector.categories],
         "files": {name: {"file": file, "digest": digest_file(out / file)} for name, file in FILES.items()},
-        "parity": {name: {**metrics.numbers, "per_class": metrics.per_class} for name, metrics in parity.metrics.items()},
+        "outputs": [*OUTPUTS, MASKS] if learns_masks(detector.cfg) else list(OUTPUTS),
+        "parity": measured,
     }
 
 
-def write_page(cfg: ExportStage, dataset: Dataset, found: dict[str, Predictions], parity: Parity) -> None:
-    """The page, also when the gate is missed: AP of the three side by side, per class, and their boxes on the same pictures."""
+def write_page(cfg: ExportStage, split: Split, truth: Truth, found: dict[str, Predictions], parities: Sequence[Parity]) -> None:
+    """The page, also when the gate is missed: AP of the three side by side, per class, and their finds on the same pictures."""
     page = Report("Export", "torch, the float ONNX file and the INT8 file on the same validation pictures")
-    names = list(parity.metrics)
-    numbers = {name: parity.metrics[name].numbers for name in names}
-    figures = [(figure, *(numbers[name][figure] for name in names)) for figure in ("bbox/AP", "bbox/AP50", "bbox/AP75")]
-    page.table("Average precision", ("figure", *names), figures)
-    per_class = {name: parity.metrics[name].per_class for name in names}
-    classes = [(label, *(per_class[name].get(label) for name in names)) for label in per_class["torch"]]
-    page.table("AP per class", ("class", *names), classes)
-    split = dataset.split(cfg.evaluate.split)
-    truth, score = BoxTruth.of(split, dataset.info.categories), cfg.evaluate.drawing_score
+    names = list(found)
+    for parity in parities:
+        of = "" if parity.task == "bbox" else " of masks"
+        numbers = {name: parity.metrics[name].numbers for name in names}
+        shown_figures = [f"{parity.task}/{figure}" for figure in ("AP", "AP50", "AP75")]
+        page.table(
+            f"Average precision{of}",
+            ("figure", *names),
+            [(figure, *(numbers[name][figure] for name in names)) for figure in shown_figures],
+        )
+        per_class = {name: parity.metrics[name].per_class for name in names}
+        classes = [(label, *(per_class[name].get(label) for name in names)) for label in per_class[REFERENCE]]
+        page.table(f"AP per class{of}", ("class", *names), classes)
+    score = cfg.evaluate.drawing_score
     shown = [
         (beside([detection_panel(split, truth, found[name], row, score) for name in names]), split.images.file_names[row])
         for row in range(min(cfg.export.pictures, len(split.images)))
