@@ -54,7 +54,7 @@ class PolygonPool:
     points `polygon_starts[q] : polygon_starts[q + 1]`."""
 
     points_P2: NDArray[np.floating]
-    """(x, y) in pixels; float64 where a batch is prepared."""
+    """(x, y) in pixels; float64 once read: COCO's rasteriser rounds at ties, which a label's decimals in float32 fall beside."""
     polygon_starts: NDArray[np.int64]
     """[Q + 1] offsets into points."""
     annotation_starts: NDArray[np.int64]
@@ -63,7 +63,7 @@ class PolygonPool:
     @classmethod
     def empty(cls, annotations: int) -> "PolygonPool":
         """A pool in which none of `annotations` rows has a polygon."""
-        return cls(np.zeros((0, 2), np.float32), np.zeros(1, np.int64), np.zeros(annotations + 1, np.int64))
+        return cls(np.zeros((0, 2)), np.zeros(1, np.int64), np.zeros(annotations + 1, np.int64))
 
     def polygons_of(self, row: int) -> list[NDArray[np.floating]]:
         """The polygons of one annotation, each [points, 2]: views, not copies."""

@@ -38,12 +38,12 @@ def require_masks(split: Split, place: object) -> None:
 
 
 def outlines(split: Split, rows: slice) -> PolygonPool:
-    """The outlines of the annotations in `rows`, float64; run lengths become one rectangle per run of pixels."""
+    """The outlines of the annotations in `rows`; run lengths become one rectangle per run of pixels."""
     table = split.annotations
     pool = table.polygons.take(rows)
     coded = {place: table.rle[row] for place, row in enumerate(range(*rows.indices(len(table)))) if row in table.rle}
     if not coded:
-        return PolygonPool(pool.points_P2.astype(np.float64), pool.polygon_starts, pool.annotation_starts)
+        return pool
     polygons: list[list[NDArray[Any]]] = []
     for place in range(len(pool.annotation_starts) - 1):
         if place in coded:
