@@ -14,6 +14,8 @@ from ops_cuda.rasterise_polygons import rasterise_polygons
 from ops_cuda.roi_align import onnx_translation as _roi_align_translation
 from ops_cuda.roi_align import pyramid_level, roi_align
 from ops_cuda.sigmoid_focal_loss import sigmoid_focal_loss
+from ops_cuda.true_rows import onnx_translation as _true_rows_translation
+from ops_cuda.true_rows import true_rows
 
 __all__ = [
     "aligned_box_iou",
@@ -26,9 +28,10 @@ __all__ = [
     "rasterise_polygons",
     "roi_align",
     "sigmoid_focal_loss",
+    "true_rows",
 ]
 
 
 def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Op -> onnxscript function, for `custom_translation_table` of `torch.onnx.export(dynamo=True)`. Imports onnxscript."""
-    return dict(translation() for translation in (_nms_translation, _roi_align_translation))
+    return dict(translation() for translation in (_nms_translation, _roi_align_translation, _true_rows_translation))

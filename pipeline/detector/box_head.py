@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.detector.box_coding import BoxCoder, clip_boxes
-from pipeline.detector.compact import Rows, compact
+from pipeline.detector.compact import Rows, compact, compact_exported
 from pipeline.detector.fpn import xavier
 from pipeline.detector.losses import BoxLoss, Losses
 from pipeline.detector.mask_head import ConvMaskHead
@@ -97,7 +97,7 @@ class BoxROIHeads(nn.Module):
         found = self._detect_boxes(features, proposals, sizes_N2)
         if self.mask_head is None:
             return found
-        rows = compact(found.labels_ND >= 0, self.compact_rows)
+        rows = compact_exported(found.labels_ND >= 0, self.compact_rows)
         masks_NDMM = self.mask_head.detect([features[level] for level in self.levels], found.boxes_ND4, found.labels_ND, rows)
         finite_N = found.finite_N & torch.isfinite(masks_NDMM).flatten(1).all(dim=1)
         return replace(found, masks_NDMM=masks_NDMM, finite_N=finite_N)

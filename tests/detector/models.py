@@ -48,17 +48,6 @@ def tiny_one_stage() -> RetinaNetConfig:
     )
 
 
-def small_graph(cfg: FasterRCNNConfig) -> FasterRCNNConfig:
-    """The same detector on two backbone stages: tracing takes seconds per hundred operators."""
-    levels = ("p2", "p3", "p4")
-    return replace(
-        cfg,
-        fpn=replace(cfg.fpn, stages=("res2", "res3"), top="maxpool"),
-        rpn=replace(cfg.rpn, levels=levels),
-        roi=replace(cfg.roi, levels=levels[:2]),
-    )
-
-
 def lively(cfg: ModelConfig, classes: int = 3, seed: int = 0) -> Detector:
     """A model whose random weights give many different scores, so that thresholds, NMS and limits all have work."""
     torch.manual_seed(seed)

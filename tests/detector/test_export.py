@@ -10,7 +10,7 @@ from pipeline.deploy.onnx import export_onnx
 from pipeline.detector.config import ModelConfig
 from pipeline.detector.detector import Detector
 from pipeline.structures import Images
-from tests.detector.models import batch, lively, small_graph, tiny_masks, tiny_one_stage
+from tests.detector.models import batch, lively, tiny_masks, tiny_one_stage
 
 SIZES = [
     [(64, 64)],
@@ -22,7 +22,7 @@ SIZES = [
 
 @pytest.fixture(scope="module", params=["mask_rcnn", "retinanet"])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Path]:
-    cfg: ModelConfig = tiny_one_stage() if request.param == "retinanet" else small_graph(tiny_masks())
+    cfg: ModelConfig = tiny_one_stage() if request.param == "retinanet" else tiny_masks()
     model, path = lively(cfg), tmp_path_factory.mktemp("onnx") / "detector.onnx"
     export_onnx(model, path, opset=20)
     return model, path
@@ -56,6 +56,24 @@ def test_standard_operators_only(exported: tuple[Detector, Path]) -> None:
     assert {domain.domain for domain in graph.opset_import} <= {""}
     assert not graph.functions
     onnx.checker.check_model(graph, full_check=True)
+
+
+def test_the_files_work_on_masks_grows_with_what_it_finds(exported: tuple[Detector, Path]) -> None:
+    """A mask head over every slot would cost more than the rest: the file drops empty slots before it."""
+    import onnx
+    import onnxruntime
+
+    model, path = exported
+    if not hasattr(model, "roi_heads"):
+        pytest.skip("RetinaNet has no mask head")
+    graph = onnx.load(path)
+    node = next(node for node in graph.graph.node if node.op_type == "ConvTranspose")
+    graph.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8).numpy()
+    for sizes, found in (([[0, 0], [0, 0]], 0), ([[64, 64], [0, 0]], 1), ([[64, 64], [64, 64]], 2)):
+        *_, count, _, upsampled = session.run(None, {"pixels": pixels, "sizes": np.array(sizes)})
+        assert len(upsampled) == 1 + count.sum() and (count > 0).sum() == found
 
 
 def test_nothing_found(exported: tuple[Detector, Path]) -> None:

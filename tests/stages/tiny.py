@@ -22,7 +22,7 @@ TINY = (
     "tracking=off",
 )
 
-MASKS = ("model=mask_rcnn_tiny", "train.steps=200")
+MASKS = ("model=mask_rcnn_tiny", "train.steps=200", "quantize.pictures=4")
 """On top: the same detector with a mask head."""
 
 
