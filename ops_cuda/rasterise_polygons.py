@@ -149,8 +149,8 @@ def _rasterise_polygons_cpu(
 def _rasterise_polygons_cuda(
     points: Tensor, polygon_starts: Tensor, owner_starts: Tensor, boxes: Tensor, owner: Tensor, size: int
 ) -> Tensor:
-    given = (points, polygon_starts, owner_starts, boxes, owner)
-    return _rasterise_polygons_cpu(*(tensor.cpu() for tensor in given), size).to(boxes.device)
+    masks = _rasterise_polygons_cpu(points.cpu(), polygon_starts.cpu(), owner_starts.cpu(), boxes.cpu(), owner.cpu(), size)
+    return masks.to(boxes.device)
 
 
 # -- registration --

@@ -163,7 +163,8 @@ class Annotations:
 def row_indices(rows: Rows, count: int) -> NDArray[np.int64]:
     """`rows` of a table of `count` rows as int64 indices 0..count-1."""
     if isinstance(rows, slice):  # not through all rows: a picture of a large dataset has a few
-        return np.arange(*rows.indices(count), dtype=np.int64)
+        start, stop, step = rows.indices(count)
+        return np.arange(start, stop, step, dtype=np.int64)
     return np.arange(count, dtype=np.int64)[np.asarray(rows, np.int64) if isinstance(rows, list) else rows]
 
 

@@ -147,7 +147,7 @@ def _hotcoco(truth: Truth, predictions: Predictions, limits: list[int], task: Ta
         ids=np.arange(1, len(truth.area_A) + 1),  # both engines take id 0 for "no match", or differ over it
         area=truth.area_A,
         iscrowd=truth.crowd_A.astype(np.int64),
-        segmentation=truth.masks_A if task == "segm" else None,
+        segmentation=[dict(rle) for rle in truth.masks_A or ()] if task == "segm" else None,
     )
     columns = (predictions.image_ids_D, _xywh(predictions.boxes_D4), predictions.scores_D, predictions.category_ids_D)
     if task == "segm" and len(predictions):
