@@ -9,7 +9,8 @@ from typing import Any
 from pipeline.layout import Layout, home
 from pipeline.tracking import TrackingConfig
 
-HEADLINES = ("bbox/AP", "bbox/AP50", "bbox/AP75")
+HEADLINES = {"bbox/AP": "AP", "bbox/AP50": "AP50", "bbox/AP75": "AP75", "segm/AP": "mask AP", "segm/AP50": "mask AP50"}
+"""Figures of the evaluated detector by their names for people; those of masks are there when it finds masks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Summary:
 
     title: str
     figures: Mapping[str, float]
-    """Box AP of the evaluated detector, then of each exported file."""
+    """AP of the evaluated detector, then of each exported file."""
     classes: list[dict[str, Any]]
     """Rows of AP per class, one column per backend."""
     places: Mapping[str, str]
@@ -43,10 +44,11 @@ def summarise(
     """Collect from reports/ and models/onnx what the line made."""
     metrics, deploy = _read(layout.reports("evaluate") / "metrics.json"), _read(layout.onnx / "deploy.json")
     parity = deploy.get("parity", {})
-    figures = {name.removeprefix("bbox/"): float(metrics[name]) for name in HEADLINES if name in metrics}
+    figures = {shown: float(metrics[name]) for name, shown in HEADLINES.items() if name in metrics}
     for backend in ("onnx", "int8"):
-        if "bbox/AP" in parity.get(backend, {}):
-            figures[f"AP, {backend} file"] = float(parity[backend]["bbox/AP"])
+        for figure in ("bbox/AP", "segm/AP"):
+            if figure in parity.get(backend, {}):
+                figures[f"{HEADLINES[figure]}, {backend} file"] = float(parity[backend][figure])
     title = "Nothing to do: everything is up to date" if nothing_to_do else "The line is done"
     return Summary(title, figures, _classes(metrics, parity), _places(layout, config, run_id, branch))
 

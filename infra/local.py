@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from pipeline.quiet import be_offline
@@ -59,7 +60,7 @@ def serve(root: Path) -> int:
         for name, url in (("Prefect", f"{prefect_url}/api/health"), ("MLflow", f"{mlflow_url}/health")):
             if name in started:
                 failed = f"{name}'s server did not start; see {work / name.lower()}.log"
-                wait_until_up(url, lambda name=name: started[name].poll() is None, failed)
+                wait_until_up(url, partial(lives, started[name]), failed)
         apply_deployments(root, environment)
         worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
         started["worker"] = stack.enter_context(running(worker, work / "worker.log", env=environment, cwd=root))
@@ -72,6 +73,11 @@ def serve(root: Path) -> int:
             flush=True,
         )
         return wait(started, work)
+
+
+def lives(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it still runs."""
+    return process.poll() is None
 
 
 def prefect_server(url: str) -> list[str]:
@@ -123,7 +129,7 @@ def wait(started: dict[str, subprocess.Popen[bytes]], work: Path) -> int:
     """Until a service ends by itself: UserError names it and its log."""
     while True:
         for name, process in started.items():
-            if process.poll() is not None:
+            if not lives(process):
                 raise UserError(f"{name} ended with status {process.returncode}; see {work / name.lower()}.log")
         time.sleep(0.5)
 

@@ -10,9 +10,12 @@ from ops_cuda.box_iou import aligned_box_iou, box_iou
 from ops_cuda.match_boxes import match_boxes, match_ious
 from ops_cuda.nms import nms
 from ops_cuda.nms import onnx_translation as _nms_translation
+from ops_cuda.rasterise_polygons import rasterise_polygons
 from ops_cuda.roi_align import onnx_translation as _roi_align_translation
 from ops_cuda.roi_align import pyramid_level, roi_align
 from ops_cuda.sigmoid_focal_loss import sigmoid_focal_loss
+from ops_cuda.true_rows import onnx_translation as _true_rows_translation
+from ops_cuda.true_rows import true_rows
 
 __all__ = [
     "aligned_box_iou",
@@ -22,11 +25,13 @@ __all__ = [
     "nms",
     "onnx_translations",
     "pyramid_level",
+    "rasterise_polygons",
     "roi_align",
     "sigmoid_focal_loss",
+    "true_rows",
 ]
 
 
 def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Op -> onnxscript function, for `custom_translation_table` of `torch.onnx.export(dynamo=True)`. Imports onnxscript."""
-    return dict(translation() for translation in (_nms_translation, _roi_align_translation))
+    return dict(translation() for translation in (_nms_translation, _roi_align_translation, _true_rows_translation))

@@ -56,9 +56,9 @@ def _tags(deploy: dict[str, object], run_tags: dict[str, str]) -> dict[str, str]
         tags["digest"] = str(files["onnx"].get("digest", ""))
     if isinstance(parity, dict):
         for backend, numbers in parity.items():
-            for name in ("AP", "AP50"):
-                if isinstance(numbers, dict) and f"bbox/{name}" in numbers:
-                    tags[f"{backend}.{name}"] = f"{numbers[f'bbox/{name}']:.4f}"
+            for figure, name in (("bbox/AP", "AP"), ("bbox/AP50", "AP50"), ("segm/AP", "mask_AP"), ("segm/AP50", "mask_AP50")):
+                if isinstance(numbers, dict) and figure in numbers:
+                    tags[f"{backend}.{name}"] = f"{numbers[figure]:.4f}"
     return tags
 
 

@@ -1,4 +1,4 @@
-"""The padded batches that the detector core takes and gives. Axes: `N` images, `G` truths, `D` detections."""
+"""The padded batches that the detector core takes and gives. Axes: `N` images, `G` truths, `D` detections, `M` cells."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Self
@@ -12,7 +12,8 @@ class _Batch:
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on `device`; fields that are None stay None."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}  # type: ignore[arg-type]
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        moved = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor | _Batch)}
         return replace(self, **moved)  # type: ignore[type-var]
 
 
@@ -27,6 +28,18 @@ class Images(_Batch):
 
 
 @dataclass(slots=True)
+class Polygons(_Batch):
+    """The outlines of a batch's truths as pools: all points, and offsets into them. Rasterised only where a mask is learnt."""
+
+    points_P2: Tensor
+    """float64 (x, y) in the network's pixels: the reference rasterises in double."""
+    polygon_starts: Tensor
+    """int64 [Q + 1]: polygon q has points polygon_starts[q] : polygon_starts[q + 1]."""
+    truth_starts: Tensor
+    """int64 [N * G + 1]: truth g of image n has the polygons from entry n * G + g to the next; padded truths have none."""
+
+
+@dataclass(slots=True)
 class Targets(_Batch):
     """Truths of a batch. G is the batch's own maximum (at least 1), so padding never changes a result."""
 
@@ -34,6 +47,8 @@ class Targets(_Batch):
     """float32 (x1, y1, x2, y2) in the network's pixels; padded rows are zero."""
     labels_NG: Tensor
     """int64 class 0..K-1; -1 marks padding. Padded truths match nothing."""
+    polygons: Polygons | None = None
+    """Outlines, where the model learns masks."""
 
 
 @dataclass(slots=True)
@@ -50,3 +65,6 @@ class Detections(_Batch):
     """int64 number of real rows."""
     finite_N: Tensor
     """bool: False where the network gave a non-finite value for the image (its rows are dropped)."""
+    masks_NDMM: Tensor | None = None
+    """float32 probability 0..1 that a cell of the M x M grid over the box belongs to the object; zero in padded rows. None
+    without a mask head."""

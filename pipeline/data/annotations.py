@@ -4,6 +4,7 @@ A million annotations as Python objects cost gigabytes and are copied into every
 workers share. Faults of the source are kept, marked in the columns: finding them is the label checks' job.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any, Self
@@ -52,8 +53,8 @@ class PolygonPool:
     """All polygons of A annotations: annotation a has polygons `annotation_starts[a] : annotation_starts[a + 1]`, polygon q has
     points `polygon_starts[q] : polygon_starts[q + 1]`."""
 
-    points_P2: NDArray[np.float32]
-    """(x, y) in pixels."""
+    points_P2: NDArray[np.floating]
+    """(x, y) in pixels; float64 once read: COCO's rasteriser rounds at ties, which a label's decimals in float32 fall beside."""
     polygon_starts: NDArray[np.int64]
     """[Q + 1] offsets into points."""
     annotation_starts: NDArray[np.int64]
@@ -62,12 +63,20 @@ class PolygonPool:
     @classmethod
     def empty(cls, annotations: int) -> "PolygonPool":
         """A pool in which none of `annotations` rows has a polygon."""
-        return cls(np.zeros((0, 2), np.float32), np.zeros(1, np.int64), np.zeros(annotations + 1, np.int64))
+        return cls(np.zeros((0, 2)), np.zeros(1, np.int64), np.zeros(annotations + 1, np.int64))
 
-    def polygons_of(self, row: int) -> list[NDArray[np.float32]]:
+    def polygons_of(self, row: int) -> list[NDArray[np.floating]]:
         """The polygons of one annotation, each [points, 2]: views, not copies."""
         starts = self.polygon_starts[self.annotation_starts[row] : self.annotation_starts[row + 1] + 1]
         return [self.points_P2[a:b] for a, b in pairwise(starts.tolist())]
+
+    @classmethod
+    def of(cls, polygons_A: Sequence[Sequence[NDArray[np.floating]]]) -> "PolygonPool":
+        """The pool of annotations given as lists of polygons [points, 2], in float64."""
+        flat = [polygon for polygons in polygons_A for polygon in polygons]
+        points_P2 = np.concatenate([np.zeros((0, 2)), *flat])
+        polygon_starts = np.cumsum([0, *map(len, flat)], dtype=np.int64)
+        return cls(points_P2, polygon_starts, np.cumsum([0, *map(len, polygons_A)], dtype=np.int64))
 
     def take(self, rows: Rows) -> "PolygonPool":
         """The pool of the annotations in `rows`, in that order."""
@@ -153,7 +162,11 @@ class Annotations:
 
 def row_indices(rows: Rows, count: int) -> NDArray[np.int64]:
     """`rows` of a table of `count` rows as int64 indices 0..count-1."""
-    return np.arange(count, dtype=np.int64)[np.asarray(rows, np.int64) if isinstance(rows, list) else rows]
+    if isinstance(rows, slice):  # not through all rows: a picture of a large dataset has a few
+        return np.arange(*rows.indices(count), dtype=np.int64)
+    indices: NDArray[np.int64] = np.arange(count, dtype=np.int64)
+    taken: NDArray[np.int64] = indices[np.asarray(rows, np.int64) if isinstance(rows, list) else rows]
+    return taken
 
 
 def _ranges(starts: NDArray[np.int64], index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

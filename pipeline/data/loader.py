@@ -1,6 +1,6 @@
 """Training batches: an endless seeded stream of padded pictures and truths, the same whatever the number of workers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from pipeline.data.annotations import PolygonPool
 from pipeline.data.augment import Augmentation
 from pipeline.data.dataset import Split
+from pipeline.data.masks import outlines
 from pipeline.errors import UserError
 from pipeline.predict.preprocess import read_image, stack
-from pipeline.structures import Images, Targets
+from pipeline.structures import Images, Polygons, Targets
 
 
 @dataclass(slots=True)
@@ -27,19 +29,25 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One augmented picture (uint8 [3, h, w] in the model's channel order) with its boxes [g, 4], labels [g] and name."""
+    """One augmented picture (uint8 [3, h, w] in the model's channel order) with its boxes [g, 4], labels [g], name, and outlines
+    where masks are learnt."""
 
     pixels_3HW: np.ndarray
     boxes_G4: np.ndarray
     labels_G: np.ndarray
     name: str
+    polygons: PolygonPool | None = None
 
 
 class TrainingPictures(torch.utils.data.Dataset[Sample | UserError]):
-    """Pictures of one split by position in the endless stream: position fixes the picture, its order and its augmentation."""
+    """Pictures of one split by position in the endless stream: position fixes the picture, its order and its augmentation.
 
-    def __init__(self, split: Split, augmentation: Augmentation, channels: str, seed: int) -> None:
+    With `masks` the samples carry the outlines of their truths.
+    """
+
+    def __init__(self, split: Split, augmentation: Augmentation, channels: str, seed: int, masks: bool = False) -> None:
         self.split, self.augmentation, self.channels, self.seed = split, augmentation, channels, seed
+        self.masks = masks
         self._lap, self._order = -1, np.zeros(0, np.int64)
 
     def __getitem__(self, position: int) -> Sample | UserError:
@@ -54,11 +62,13 @@ class TrainingPictures(torch.utils.data.Dataset[Sample | UserError]):
         learn_A = ~annotations.crowd_A[rows] & (annotations.label_A[rows] >= 0)
         image = Image.fromarray(read_image(self.split.path(row)))
         seed = int(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])
-        pixels_HW3, boxes_G4, labels_G = self.augmentation(
-            image, annotations.boxes_A4[rows][learn_A], annotations.label_A[rows][learn_A], seed
+        polygons = outlines(self.split, rows).take(learn_A) if self.masks else None
+        pixels_HW3, boxes_G4, labels_G, polygons = self.augmentation(
+            image, annotations.boxes_A4[rows][learn_A], annotations.label_A[rows][learn_A], seed, polygons
         )
         ordered = pixels_HW3 if self.channels == "rgb" else pixels_HW3[..., ::-1]
-        return Sample(np.ascontiguousarray(ordered.transpose(2, 0, 1)), boxes_G4, labels_G, self.split.images.file_names[row])
+        name = self.split.images.file_names[row]
+        return Sample(np.ascontiguousarray(ordered.transpose(2, 0, 1)), boxes_G4, labels_G, name, polygons)
 
     def _row(self, position: int) -> int:
         """Every pass over the split is a new seeded shuffle of all its pictures."""
@@ -85,7 +95,25 @@ def collate(given: list[Sample | UserError], divisor: int) -> Batch | UserError:
         boxes_NG4[index, : len(sample.labels_G)] = sample.boxes_G4
         labels_NG[index, : len(sample.labels_G)] = sample.labels_G
     images = Images(torch.from_numpy(pixels_N3HW), torch.from_numpy(sizes_N2))
-    return Batch(images, Targets(torch.from_numpy(boxes_NG4), torch.from_numpy(labels_NG)), [sample.name for sample in samples])
+    polygons = pooled([sample.polygons for sample in samples if sample.polygons is not None], most)
+    targets = Targets(torch.from_numpy(boxes_NG4), torch.from_numpy(labels_NG), polygons)
+    return Batch(images, targets, [sample.name for sample in samples])
+
+
+def pooled(pools: Sequence[PolygonPool], most: int) -> Polygons | None:
+    """The outlines of a batch's pictures as one pool over N x `most` truths; None without outlines."""
+    if not pools:
+        return None
+    owned_NG = np.zeros((len(pools), most), np.int64)
+    for index, pool in enumerate(pools):
+        counts = np.diff(pool.annotation_starts)
+        owned_NG[index, : len(counts)] = counts
+    lengths = np.concatenate([np.diff(pool.polygon_starts) for pool in pools])
+    return Polygons(
+        points_P2=torch.from_numpy(np.concatenate([pool.points_P2 for pool in pools]).astype(np.float64)),
+        polygon_starts=torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int64)),
+        truth_starts=torch.from_numpy(np.cumsum([0, *owned_NG.reshape(-1)], dtype=np.int64)),
+    )
 
 
 def training_batches(

@@ -12,12 +12,14 @@ import numpy as np
 
 from pipeline.data.dataset import Dataset, Split
 from pipeline.deploy.count import Counts
-from pipeline.deploy.parity import REFERENCE, Parity
+from pipeline.deploy.parity import FIGURES, REFERENCE, Parity
 from pipeline.deploy.recipe import Recipe
+from pipeline.evaluation.coco import Task
 from pipeline.markdown import Cell, bullets, document, table, text
 
 SHOWN = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "APs": "AP small", "APm": "AP medium", "APl": "AP large", "AR100": "AR100"}
 COLUMNS = {"torch": "as trained", "onnx": "float file", "int8": "INT8 file, this host", "int8_exact": "INT8 file, exact integers"}
+FOUND: dict[Task, str] = {"bbox": "boxes", "segm": "masks"}
 FEW = 50
 """Labels of a class in training below which the card warns; AP of such a class moves by points with the seed."""
 
@@ -32,8 +34,9 @@ class Facts:
     """models/detector/training.json: settings, seed, digest of the data."""
     dataset: Dataset
     split: str
-    """The split that `parity` was measured on."""
-    parity: Parity
+    """The split that `parities` were measured on."""
+    parities: Sequence[Parity]
+    """Of boxes, and of masks where the detector finds them."""
     recipe: Recipe
     counts: Counts
     parameters: int
@@ -42,6 +45,7 @@ class Facts:
 def model_card(facts: Facts) -> str:
     """Markdown about the exported detector; equal facts give equal bytes."""
     info, input = facts.dataset.info, facts.model["input"]
+    found = " and ".join(FOUND[parity.task] for parity in facts.parities)
     described: dict[str, Cell] = {
         "Architecture": f"{facts.model['kind']}, backbone {backbone(facts.model['backbone'])}",
         "Parameters": facts.parameters,
@@ -61,15 +65,15 @@ def model_card(facts: Facts) -> str:
         f"# Model card: {text(facts.model['kind'])} on {text(info.source)}",
         bullets(described),
         "## Intended use",
-        f"Finding objects of the classes above, as boxes, on pictures like those of {text(info.source)}. On others nothing is"
+        f"Finding objects of the classes above, as {found}, on pictures like those of {text(info.source)}. On others nothing is"
         " known about it: measure it there first.",
         "## Training",
         bullets(trained),
         table(("setting", "value"), [(name, _plain(value)) for name, value in _flat(facts.training["settings"], "train.")]),
         "## Evaluation",
         f"COCO metrics on the split {text(facts.split)}: {len(facts.dataset.split(facts.split).images)} pictures.",
-        _numbers(facts.parity),
-        _classes(facts),
+        table(*_numbers(facts.parities)),
+        *(_classes(facts, parity) for parity in facts.parities),
         "## INT8",
         bullets(_int8(facts)),
         "## Limits",
@@ -86,7 +90,8 @@ def header(facts: Facts) -> dict[str, object]:
             "dataset": {"type": info.source, "name": info.source, "split": facts.split, "revision": info.digest},
             "metrics": [
                 {"type": "mean_average_precision", "name": f"{name.split('/')[0]} AP, {COLUMNS[backend]}", "value": value}
-                for name, value in facts.parity.metrics[backend].numbers.items()
+                for parity in facts.parities
+                for name, value in parity.metrics[backend].numbers.items()
                 if name.endswith("/AP") and value >= 0
             ],
         }
@@ -106,27 +111,28 @@ def backbone(config: Mapping[str, Any]) -> str:
     return str(config.get("name") or f"{config['kind']}-{config.get('depth', '')}".rstrip("-"))
 
 
-def _numbers(parity: Parity) -> str:
+def _numbers(parities: Sequence[Parity]) -> tuple[Sequence[str], list[Sequence[Cell]]]:
+    backends = [name for name in COLUMNS if name in parities[0].metrics]
+    rows: list[Sequence[Cell]] = []
+    for parity in parities:
+        numbers = {name: parity.metrics[name].numbers for name in backends}
+        for figure, title in SHOWN.items():
+            name = f"{parity.task}/{figure}"
+            if name in numbers[REFERENCE]:
+                rows.append((f"{parity.task} {title}", *(_defined(numbers[backend][name]) for backend in backends)))
+    return ("figure", *(COLUMNS[name] for name in backends)), rows
+
+
+def _classes(facts: Facts, parity: Parity) -> str:
     backends = [name for name in COLUMNS if name in parity.metrics]
-    families = dict.fromkeys(name.split("/")[0] for name in parity.metrics[REFERENCE].numbers)
-    rows = [
-        (f"{family} {title}", *(_defined(parity.metrics[backend].numbers[f"{family}/{name}"]) for backend in backends))
-        for family in families
-        for name, title in SHOWN.items()
-        if f"{family}/{name}" in parity.metrics[REFERENCE].numbers
-    ]
-    return table(("figure", *(COLUMNS[name] for name in backends)), rows)
-
-
-def _classes(facts: Facts) -> str:
-    backends = [name for name in COLUMNS if name in facts.parity.metrics]
-    per_class = {name: facts.parity.metrics[name].per_class for name in backends}
+    per_class = {name: parity.metrics[name].per_class for name in backends}
     counts = {name: class_counts(facts.dataset.split(name), len(facts.dataset.classes)) for name in ("train", facts.split)}
     rows = [
         (label, *(int(counts[name][at]) for name in counts), *(per_class[name].get(label) for name in backends))
         for at, label in enumerate(facts.dataset.classes)
     ]
-    return table(("class", *(f"labels, {name}" for name in counts), *(f"AP, {COLUMNS[name]}" for name in backends)), rows)
+    figure = FIGURES[parity.task]
+    return table(("class", *(f"labels, {name}" for name in counts), *(f"{figure}, {COLUMNS[name]}" for name in backends)), rows)
 
 
 def _int8(facts: Facts) -> dict[str, Cell]:
@@ -138,15 +144,16 @@ def _int8(facts: Facts) -> dict[str, Cell]:
         "Calibrated by": recipe.calibrator,
         "Weights": f"{7 if recipe.reduce_range else 8} bits ({recipe.reduce_range_why})",
         **{
-            f"Loss of box AP, {COLUMNS[name]}": facts.parity.loss(name)
+            f"Loss of {parity.task} AP, {COLUMNS[name]}": parity.loss(name)
+            for parity in facts.parities
             for name in ("onnx", "int8", "int8_exact")
-            if name in facts.parity.metrics
+            if name in parity.metrics
         },
     }
 
 
 def _limits(facts: Facts) -> dict[str, Cell]:
-    numbers, train = facts.parity.metrics[REFERENCE].numbers, facts.dataset.split("train")
+    numbers, train = facts.parities[0].metrics[REFERENCE].numbers, facts.dataset.split("train")
     counts = class_counts(train, len(facts.dataset.classes))
     few = [f"{label} ({count})" for label, count in zip(facts.dataset.classes, counts.tolist(), strict=True) if count < FEW]
     unmeasured = [SHOWN[name] for name in ("APs", "APm", "APl") if numbers.get(f"bbox/{name}", -1.0) < 0]

@@ -48,9 +48,10 @@ class Gate:
     """What the exported files must hold on the validation split, or the stage fails."""
 
     fp32_ap: float
-    """Largest loss of box AP of the float file against torch, in 0..1."""
+    """Largest loss of AP of the float file against torch, in 0..1: of boxes, and of masks where the detector finds them."""
     int8_ap: float
-    """Largest loss of box AP of the INT8 file against torch, in 0..1, on this host and as exact integers."""
+    """Largest loss of AP of the INT8 file against torch, in 0..1, on this host and as exact integers: of boxes, and of masks
+    where the detector finds them."""
 
     def __post_init__(self) -> None:
         for name in ("fp32_ap", "int8_ap"):

@@ -15,12 +15,14 @@ from pipeline.structures import Images
 
 INPUTS = ("pixels", "sizes")
 OUTPUTS = ("boxes", "scores", "labels", "count")
+MASKS = "masks"
+"""Fifth output of a detector that finds masks."""
 TRACED_SIDE = 160
 """Side in pixels of the picture that is traced; it does not bind the file, and a small one traces faster."""
 
 
 class WholeGraph(nn.Module):
-    """`detect` between plain tensors: pixels uint8 [N, 3, H, W], sizes int64 [N, 2] -> boxes, scores, labels, count.
+    """`detect` between plain tensors: pixels uint8 [N, 3, H, W], sizes int64 [N, 2] -> boxes, scores, labels, count, maybe masks.
 
     The detector's parts hang directly below it, so that the file's tensors have the names of the detector's parameters.
     """
@@ -31,10 +33,11 @@ class WholeGraph(nn.Module):
             self.add_module(name, part)
         self._detect = [detector.detect]  # in a list: a module here would be a second path to every parameter
 
-    def forward(self, pixels_N3HW: Tensor, sizes_N2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """boxes [N, D, 4], scores [N, D], labels [N, D], count [N]."""
+    def forward(self, pixels_N3HW: Tensor, sizes_N2: Tensor) -> tuple[Tensor, ...]:
+        """boxes [N, D, 4], scores [N, D], labels [N, D], count [N], and of a mask detector masks [N, D, M, M]."""
         found = self._detect[0](Images(pixels_N3HW, sizes_N2))
-        return found.boxes_ND4, found.scores_ND, found.labels_ND, found.count_N
+        boxes = (found.boxes_ND4, found.scores_ND, found.labels_ND, found.count_N)
+        return boxes if found.masks_NDMM is None else (*boxes, found.masks_NDMM)
 
 
 def export_onnx(detector: Detector, path: Path, opset: int) -> None:
@@ -57,13 +60,18 @@ def export_onnx(detector: Detector, path: Path, opset: int) -> None:
             dynamo=True,
             opset_version=opset,
             input_names=INPUTS,
-            output_names=OUTPUTS,
+            output_names=(*OUTPUTS, MASKS) if finds_masks(detector) else OUTPUTS,
             dynamic_shapes=({0: batch, 2: rows, 3: columns}, {0: batch}),
             custom_translation_table=ops_cuda.onnx_translations(),
             verbose=False,
         )
     assert program is not None
     write_atomically(path, without_traces(program.model_proto).SerializeToString(deterministic=True))
+
+
+def finds_masks(detector: Detector) -> bool:
+    """Whether `detect` gives masks: the file then has them as its last output."""
+    return getattr(getattr(detector, "roi_heads", None), "mask_head", None) is not None
 
 
 def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from pipeline.deploy.config import Gate
 from pipeline.errors import GateError
-from pipeline.evaluation.coco import BoxMetrics
+from pipeline.evaluation.coco import CocoMetrics, Task
 
 REFERENCE = "torch"
+FIGURES: dict[Task, str] = {"bbox": "AP", "segm": "AP of masks"}
 FLOAT_ADVICE = "this is a fault of the export: please report it with the model's config"
 INT8_ADVICE = (
     "keep more layers in float (a lower quantize.held_loss, or quantize.float_layers by name),"
@@ -17,13 +18,15 @@ INT8_ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """Box metrics of each backend on one split; `torch` is what the files are held against."""
+    """Metrics of each backend's boxes (or masks) on one split; `torch` is what the files are held against."""
 
-    metrics: Mapping[str, BoxMetrics]
+    metrics: Mapping[str, CocoMetrics]
+    task: Task = "bbox"
 
     def loss(self, backend: str) -> float:
         """AP that `backend` loses against torch; negative when it gains."""
-        return self.metrics[REFERENCE].numbers["bbox/AP"] - self.metrics[backend].numbers["bbox/AP"]
+        figure = f"{self.task}/AP"
+        return self.metrics[REFERENCE].numbers[figure] - self.metrics[backend].numbers[figure]
 
     def worst_class(self, backend: str) -> str:
         """The class that loses most AP in `backend`, and how much, as a line for people."""
@@ -35,19 +38,21 @@ class Parity:
         return f"class {name} lost most: {losses[name]:.4f} AP"
 
     def figures(self) -> dict[str, float]:
-        """Flat figures for metrics.json: AP and AP50 per backend and the losses of the files."""
+        """Flat figures for metrics.json: AP and AP50 per backend and the losses of the files; those of masks as segm/AP ..."""
+        what = "" if self.task == "bbox" else f"{self.task}/"
         figures: dict[str, float] = {}
         for backend, metrics in self.metrics.items():
-            values = {f"export/{backend}/{name}": metrics.numbers[f"bbox/{name}"] for name in ("AP", "AP50")}
+            values = {f"export/{backend}/{what}{name}": metrics.numbers[f"{self.task}/{name}"] for name in ("AP", "AP50")}
             figures |= {name: value for name, value in values.items() if value >= 0}
-        return figures | {f"export/{backend}/AP_loss": self.loss(backend) for backend in self.metrics if backend != REFERENCE}
+        losses = {f"export/{backend}/{what}AP_loss": self.loss(backend) for backend in self.metrics if backend != REFERENCE}
+        return figures | losses
 
     def require(self, gate: Gate) -> None:
         """GateError when nothing could be measured, or the float file differs or the INT8 file loses more than the gate allows.
 
         It names the class that lost most.
         """
-        if self.metrics[REFERENCE].numbers["bbox/AP"] < 0:
+        if self.metrics[REFERENCE].numbers[f"{self.task}/AP"] < 0:
             raise GateError(
                 "export: the split has no label to measure on, so nothing is proven\n  name another by evaluate.split"
             )
@@ -63,6 +68,7 @@ class Parity:
         for backend, lost, setting, limit, advice in checks:
             if not lost <= limit:
                 raise GateError(
-                    f"export: the {backend} file differs from torch by {lost:.4f} AP; {setting} allows {limit:g}\n"
+                    f"export: the {backend} file differs from torch by {lost:.4f} {FIGURES[self.task]};"
+                    f" {setting} allows {limit:g}\n"
                     f"  {self.worst_class(backend)}\n  {advice}"
                 )

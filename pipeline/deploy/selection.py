@@ -18,8 +18,9 @@ from pipeline.deploy.quantization import write_int8
 from pipeline.deploy.recipe import Recipe
 from pipeline.deploy.sensitivity import HOSTS, Sensitivities
 from pipeline.errors import DataError, GateError
-from pipeline.evaluation.coco import BoxTruth, Engine, measure
+from pipeline.evaluation.coco import Engine, Task, evaluate_all
 from pipeline.evaluation.inference import predict_split
+from pipeline.evaluation.truth import Truth
 from pipeline.predict.preprocess import Input
 from pipeline.predict.session import OnnxBackend
 
@@ -33,31 +34,36 @@ NAMED = 5
 class HeldPictures:
     """Pictures with labels that the float and INT8 files are held against."""
 
-    def __init__(self, split: Split, categories: Sequence[Category], input: Input, divisor: int, threads: int) -> None:
-        self.split, self.categories, self.input = split, categories, input
+    def __init__(
+        self, split: Split, categories: Sequence[Category], input: Input, divisor: int, threads: int, masks: bool
+    ) -> None:
+        """With `masks` their AP counts as much as that of boxes."""
+        self.split, self.input = split, input
+        self.ids, self.truth = [category.id for category in categories], Truth.of(split, categories, masks)
         self.divisor, self.threads = divisor, threads
 
     def losses(self, source: Path, ranges: Path, recipe: Recipe) -> dict[str, float]:
-        """AP that the recipe's file loses against the float file `source`, by kind of host."""
+        """AP that the recipe's file loses against the float file `source`, by kind of host: of boxes or masks the larger."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "int8.onnx"
             write_int8(source, ranges, recipe, file)
             whole = self._float_ap(str(source))
-            return {name: whole - self.ap(file, optimize) for name, optimize in HOSTS.items()}
+            measured = {name: self.ap(file, optimize) for name, optimize in HOSTS.items()}
+        return {name: max(whole[task] - ap[task] for task in whole) for name, ap in measured.items()}
 
-    def ap(self, file: Path, optimize: bool) -> float:
-        """Box AP of an exported file. DataError when the pictures have no label."""
-        ids = [category.id for category in self.categories]
+    def ap(self, file: Path, optimize: bool) -> dict[Task, float]:
+        """AP of an exported file's boxes, and of its masks if it has any. DataError when the pictures have no label."""
         backend = OnnxBackend(file, self.threads, optimize)
-        found = predict_split(backend, self.split, self.input, self.divisor, BATCH, ids)
-        value = measure(BoxTruth.of(self.split, self.categories), found, ENGINE, MOST_DETECTIONS).numbers["bbox/AP"]
-        if value < 0:
+        found = predict_split(backend, self.split, self.input, self.divisor, BATCH, self.ids)
+        metrics = evaluate_all(self.truth, found, ENGINE, MOST_DETECTIONS)
+        values = {task: one.numbers[f"{task}/AP"] for task, one in metrics.items()}
+        if min(values.values()) < 0:
             wrong = f"none of the {len(self.split.images)} pictures held back from calibration has a label to measure on"
             raise DataError("quantize", wrong, "take more of them: quantize.held_pictures")
-        return value
+        return values
 
     @cache  # noqa: B019  # one object per stage run, which ends with it
-    def _float_ap(self, source: str) -> float:
+    def _float_ap(self, source: str) -> dict[Task, float]:
         return self.ap(Path(source), optimize=True)
 
 

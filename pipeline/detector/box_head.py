@@ -4,41 +4,22 @@ Parameter names equal those of Detectron2 checkpoints.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ops_cuda import pyramid_level, roi_align
 from pipeline.detector.box_coding import BoxCoder, clip_boxes
-from pipeline.detector.compact import Rows, compact
+from pipeline.detector.compact import Rows, compact, compact_exported
 from pipeline.detector.fpn import xavier
 from pipeline.detector.losses import BoxLoss, Losses
+from pipeline.detector.mask_head import ConvMaskHead
+from pipeline.detector.pooler import Pooler
 from pipeline.detector.rpn import Matching, Proposals
 from pipeline.detector.sampling import Sampler, take_rows
 from pipeline.detector.select import Selection
 from pipeline.structures import Detections, Targets
-
-
-class Pooler(nn.Module):
-    """ROIAlign from the pyramid levels of the given strides; a larger box reads a coarser level."""
-
-    def __init__(
-        self, strides: Sequence[int], size: int, sampling_ratio: int, aligned: bool, canonical_size: float, canonical_level: int
-    ) -> None:
-        super().__init__()
-        self.scales = [1 / stride for stride in strides]
-        self.lowest = strides[0].bit_length() - 1
-        self.size, self.sampling_ratio, self.aligned = size, sampling_ratio, aligned
-        self.canonical_size, self.canonical_level = canonical_size, canonical_level
-
-    def forward(self, features: Sequence[Tensor], boxes_NS4: Tensor, rows: Rows) -> Tensor:
-        """[M, C, size, size] of the rows; padded rows give zeros."""
-        boxes_M4 = rows.take(boxes_NS4)
-        level_M = pyramid_level(boxes_M4, len(self.scales), self.lowest, self.canonical_size, self.canonical_level)
-        level_M = torch.where(rows.valid(), level_M, torch.full_like(level_M, -1))
-        size = (self.size, self.size)
-        return roi_align(features, boxes_M4, rows.image(), level_M, self.scales, size, self.sampling_ratio, self.aligned)
 
 
 class BoxHead(nn.Module):
@@ -100,17 +81,28 @@ class BoxROIHeads(nn.Module):
         coder: BoxCoder,
         box_loss: BoxLoss,
         selection: Selection,
+        mask_head: ConvMaskHead | None,
     ) -> None:
         super().__init__()
         self.pooler, self.box_head, self.box_predictor = pooler, box_head, box_predictor
         self.classes, self.levels = classes, tuple(levels)
         self.matching, self.sampler, self.append_truths = matching, sampler, append_truths
         self.coder, self.box_loss, self.selection = coder, box_loss, selection
+        self.mask_head = mask_head
         self.compact_rows = True
         """False keeps padded rows on the CPU too (for tests: results are the same)."""
 
     def detect(self, features: dict[str, Tensor], proposals: Proposals, sizes_N2: Tensor) -> Detections:
-        """Detections [N, limit] in the network's frame."""
+        """Detections [N, limit] in the network's frame, with masks where there is a mask head."""
+        found = self._detect_boxes(features, proposals, sizes_N2)
+        if self.mask_head is None:
+            return found
+        rows = compact_exported(found.labels_ND >= 0, self.compact_rows)
+        masks_NDMM = self.mask_head.detect([features[level] for level in self.levels], found.boxes_ND4, found.labels_ND, rows)
+        finite_N = found.finite_N & torch.isfinite(masks_NDMM).flatten(1).all(dim=1)
+        return replace(found, masks_NDMM=masks_NDMM, finite_N=finite_N)
+
+    def _detect_boxes(self, features: dict[str, Tensor], proposals: Proposals, sizes_N2: Tensor) -> Detections:
         rows = compact(proposals.valid_NP, self.compact_rows)
         logits_MK, deltas_MC4 = self._predict(features, proposals.boxes_NP4, rows)
         boxes_MC4 = self.coder.decode(deltas_MC4, rows.take(proposals.boxes_NP4).unsqueeze(1))
@@ -124,8 +116,23 @@ class BoxROIHeads(nn.Module):
     def losses(
         self, features: dict[str, Tensor], proposals: Proposals, targets: Targets, generator: torch.Generator | None
     ) -> Losses:
+        """Losses of the boxes, and of the positive regions' masks where there is a mask head."""
+        drawn = self._draw(proposals, targets, generator)
+        losses = self._box_losses(features, drawn)
+        if self.mask_head is None:
+            return losses
+        if targets.polygons is None:
+            raise ValueError("a mask head learns from polygons: targets.polygons is None")
+        most = self.sampler.most_positive(drawn.valid_NS.shape[1])  # positives come first
+        boxes_NS4, classes_NS, truth_NS = drawn.boxes_NS4[:, :most], drawn.classes_NS[:, :most], drawn.truth_NS[:, :most]
+        rows = compact(drawn.valid_NS[:, :most] & (classes_NS < self.classes), self.compact_rows)
+        levels = [features[level] for level in self.levels]
+        masks = self.mask_head.losses(levels, boxes_NS4, classes_NS, truth_NS, targets.polygons, rows)
+        return Losses(losses.terms | masks.terms, losses.finite_N & masks.finite_N, losses.counts | masks.counts)
+
+    def _box_losses(self, features: dict[str, Tensor], drawn: "_Regions") -> Losses:
         """Cross-entropy over the drawn regions, and box regression of the positive ones divided by all drawn."""
-        boxes_NS4, truths_NS4, classes_NS, drawn_NS = self._draw(proposals, targets, generator)
+        boxes_NS4, truths_NS4, classes_NS, drawn_NS = drawn.boxes_NS4, drawn.truths_NS4, drawn.classes_NS, drawn.valid_NS
         rows = compact(drawn_NS, self.compact_rows)
         logits_MK, deltas_MC4 = self._predict(features, boxes_NS4, rows)
         valid_M, class_M = rows.valid(), rows.take(classes_NS)
@@ -148,10 +155,8 @@ class BoxROIHeads(nn.Module):
         return logits_MK, deltas_MC4
 
     @torch.no_grad()
-    def _draw(
-        self, proposals: Proposals, targets: Targets, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Training regions: boxes, their truths' boxes, classes (background = `classes`) and which rows are real."""
+    def _draw(self, proposals: Proposals, targets: Targets, generator: torch.Generator | None) -> "_Regions":
+        """The regions of every image to learn from."""
         boxes_NP4, valid_NP = proposals.boxes_NP4, proposals.valid_NP
         if self.append_truths:
             boxes_NP4 = torch.cat([boxes_NP4, targets.boxes_NG4], dim=1)
@@ -160,5 +165,26 @@ class BoxROIHeads(nn.Module):
         drawn = self.sampler(label_NP.masked_fill(~valid_NP, -1), generator)
         match_NS = drawn.take(match_NP)
         class_NS = take_rows(targets.labels_NG, match_NS).masked_fill(~drawn.positive_NS, self.classes)
-        truths_NS4 = take_rows(targets.boxes_NG4, match_NS)
-        return drawn.take(boxes_NP4), truths_NS4, class_NS, drawn.valid_NS
+        images, truths = targets.labels_NG.shape
+        first_N = torch.arange(images, device=match_NS.device) * truths
+        return _Regions(
+            boxes_NS4=drawn.take(boxes_NP4),
+            truths_NS4=take_rows(targets.boxes_NG4, match_NS),
+            truth_NS=first_N.unsqueeze(1) + match_NS,
+            classes_NS=class_NS,
+            valid_NS=drawn.valid_NS,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Regions:
+    """S regions per image to learn from: positives first, then negatives, then padding."""
+
+    boxes_NS4: Tensor
+    truths_NS4: Tensor
+    """Box of the matched truth."""
+    truth_NS: Tensor
+    """Index of the matched truth among the batch's N * G."""
+    classes_NS: Tensor
+    """Background is the number of classes."""
+    valid_NS: Tensor

@@ -8,7 +8,7 @@ from torch import nn
 from pipeline.detector.anchors import AnchorGenerator
 from pipeline.detector.backbones import ResNet, timm_backbone
 from pipeline.detector.box_coding import BoxCoder
-from pipeline.detector.box_head import BoxHead, BoxPredictor, BoxROIHeads, Pooler
+from pipeline.detector.box_head import BoxHead, BoxPredictor, BoxROIHeads
 from pipeline.detector.config import (
     AnchorConfig,
     BackboneConfig,
@@ -17,8 +17,10 @@ from pipeline.detector.config import (
     FasterRCNNConfig,
     FPNConfig,
     InputConfig,
+    MaskConfig,
     MatchConfig,
     ModelConfig,
+    PoolerConfig,
     ProposalNetworkConfig,
     ResNetConfig,
     RetinaNetConfig,
@@ -31,7 +33,9 @@ from pipeline.detector.detector import Detector
 from pipeline.detector.faster_rcnn import FasterRCNN, ProposalNetwork
 from pipeline.detector.fpn import FPN
 from pipeline.detector.losses import BoxLoss
+from pipeline.detector.mask_head import ConvMaskHead
 from pipeline.detector.pixels import Pixels
+from pipeline.detector.pooler import Pooler
 from pipeline.detector.retinanet import RetinaHead, RetinaNet
 from pipeline.detector.rpn import RPN, Matching, RPNHead
 from pipeline.detector.sampling import Sampler
@@ -155,7 +159,7 @@ def _box_heads(cfg: BoxROIConfig, channels: int, classes: int) -> BoxROIHeads:
     pool, head = cfg.pooler, cfg.head
     box_head = BoxHead(channels, pool.size, head.convs, head.conv_channels, head.fcs, head.fc_channels)
     return BoxROIHeads(
-        Pooler(_strides(cfg.levels), pool.size, pool.sampling_ratio, pool.aligned, pool.canonical_size, pool.canonical_level),
+        _pooler(pool, cfg.levels),
         box_head,
         BoxPredictor(box_head.width, classes, cfg.class_agnostic),
         classes=classes,
@@ -166,7 +170,19 @@ def _box_heads(cfg: BoxROIConfig, channels: int, classes: int) -> BoxROIHeads:
         coder=BoxCoder(cfg.box_weights),
         box_loss=_box_loss(cfg.box_loss),
         selection=_selection(cfg.select),
+        mask_head=None if cfg.mask is None else MASK_HEADS[cfg.mask.kind](cfg.mask, cfg.levels, channels, classes),
     )
+
+
+def _conv_mask_head(cfg: MaskConfig, levels: tuple[str, ...], channels: int, classes: int) -> ConvMaskHead:
+    return ConvMaskHead(_pooler(cfg.pooler, levels), channels, cfg.convs, cfg.channels, 1 if cfg.class_agnostic else classes)
+
+
+MASK_HEADS: dict[str, Callable[[Any, tuple[str, ...], int, int], ConvMaskHead]] = {"conv": _conv_mask_head}
+
+
+def _pooler(cfg: PoolerConfig, levels: tuple[str, ...]) -> Pooler:
+    return Pooler(_strides(levels), cfg.size, cfg.sampling_ratio, cfg.aligned, cfg.canonical_size, cfg.canonical_level)
 
 
 def _anchors(cfg: AnchorConfig, levels: tuple[str, ...]) -> AnchorGenerator:

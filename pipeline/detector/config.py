@@ -239,6 +239,24 @@ class BoxHeadConfig:
 
 
 @schema
+class MaskConfig:
+    """Mask branch of the second stage (He et al. 2017): 3x3 convolutions, upsampled twice, one mask per class."""
+
+    kind: Literal["conv"]
+    pooler: PoolerConfig
+    """Its own ROIAlign; masks have twice its cells a side."""
+    convs: int
+    channels: int
+    """Of the convolutions and of the upsampled features."""
+    class_agnostic: bool
+    """One mask per region for all classes, or one per class."""
+
+    def __post_init__(self) -> None:
+        require(self.convs >= 0, "roi.mask.convs", self.convs, "must be 0 or more")
+        require(self.channels > 0, "roi.mask.channels", self.channels, "must be above 0")
+
+
+@schema
 class SelectConfig:
     """Which detections are given out."""
 
@@ -270,11 +288,13 @@ class BoxROIConfig:
     box_weights: tuple[float, float, float, float]
     box_loss: BoxLossConfig
     select: SelectConfig
+    mask: MaskConfig | None
+    """Also a mask per detection (Mask R-CNN); null for boxes alone."""
 
 
 @schema
 class FasterRCNNConfig:
-    """Ren et al. 2015 with FPN: proposals, then one head per region."""
+    """Ren et al. 2015 with FPN: proposals, then one head per region; with `roi.mask` it is Mask R-CNN (He et al. 2017)."""
 
     kind: Literal["faster_rcnn"]
     input: InputConfig
@@ -345,6 +365,11 @@ class RetinaNetConfig:
 
 
 ModelConfig = Annotated[RetinaNetConfig | FasterRCNNConfig | ProposalNetworkConfig, pydantic.Field(discriminator="kind")]
+
+
+def learns_masks(cfg: ModelConfig) -> bool:
+    """Whether a detector of these settings has a mask head: it needs polygons to train, and finds masks."""
+    return cfg.kind == "faster_rcnn" and cfg.roi.mask is not None
 
 
 def pyramid_levels(fpn: FPNConfig) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""From the network's frame to the pictures' own: outside the ONNX graph."""
+"""From the network's frame to the pictures' own: outside the ONNX graph. `pipeline.predict.postprocess` is the numpy twin."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,8 @@ from pipeline.structures import Detections
 def postprocess(detections: Detections, sizes_N2: Tensor, out_sizes_N2: Tensor) -> Detections:
     """Rescale boxes from (height, width) `sizes` to `out_sizes`, clip, drop empty boxes and close the gaps.
 
-    `sizes` are those of the resized picture without padding. The order by score is kept.
+    `sizes` are those of the resized picture without padding. The order by score is kept. Masks stay in their boxes' frames:
+    `paste_masks` brings one picture's to full size.
     """
     scale_N2 = (out_sizes_N2.double() / sizes_N2.double()).to(detections.boxes_ND4.dtype).flip(1)
     boxes_ND4 = clip_boxes(detections.boxes_ND4 * scale_N2.repeat(1, 2).unsqueeze(1), out_sizes_N2)
@@ -19,10 +20,29 @@ def postprocess(detections: Detections, sizes_N2: Tensor, out_sizes_N2: Tensor) 
     real_ND = (slot_D < detections.count_N.unsqueeze(1)) & is_larger(boxes_ND4, 0)
     order_ND = (~real_ND).to(torch.int8).argsort(dim=1, stable=True)
     real_ND = real_ND.gather(1, order_ND)
+    masks_NDMM = detections.masks_NDMM
     return Detections(
         boxes_ND4=take_rows(boxes_ND4, order_ND).masked_fill(~real_ND.unsqueeze(-1), 0),
         scores_ND=detections.scores_ND.gather(1, order_ND).masked_fill(~real_ND, 0),
         labels_ND=detections.labels_ND.gather(1, order_ND).masked_fill(~real_ND, -1),
         count_N=real_ND.sum(dim=1),
         finite_N=detections.finite_N,
+        masks_NDMM=None if masks_NDMM is None else take_rows(masks_NDMM, order_ND).masked_fill(~real_ND[..., None, None], 0),
     )
+
+
+def paste_masks(masks_DMM: Tensor, boxes_D4: Tensor, height: int, width: int) -> Tensor:
+    """Masks of one picture at full size: bool [D, height, width] from probabilities in the frames of boxes with area.
+
+    A pixel is in where the mask, bilinear at the pixel's centre and zero outside the grid, is at least one half.
+    """
+    rows_DHM = _weights(boxes_D4[:, 1], boxes_D4[:, 3], height, masks_DMM.shape[1])
+    columns_DWM = _weights(boxes_D4[:, 0], boxes_D4[:, 2], width, masks_DMM.shape[2])
+    return rows_DHM @ masks_DMM @ columns_DWM.transpose(1, 2) >= 0.5
+
+
+def _weights(start_D: Tensor, end_D: Tensor, pixels: int, cells: int) -> Tensor:
+    """Bilinear weights [D, pixels, cells] of a mask's cells at the pixels' centres."""
+    centre_H = torch.arange(pixels, device=start_D.device) + 0.5
+    at_DH = (centre_H - start_D.unsqueeze(1)) / (end_D - start_D).unsqueeze(1) * cells - 0.5
+    return (1 - (at_DH.unsqueeze(2) - torch.arange(cells, device=start_D.device)).abs()).clamp(min=0)

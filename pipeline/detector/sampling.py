@@ -30,6 +30,10 @@ class Sampler:
     order: Literal["random", "first"]
     """random: uniform keys of the injected generator; first: by index."""
 
+    def most_positive(self, candidates: int) -> int:
+        """Largest number of positives that a sample of so many candidates holds; they come first."""
+        return min(int(self.count * self.positive_fraction), candidates)
+
     def __call__(self, label_NA: Tensor, generator: torch.Generator | None) -> Sample:
         """`label` is 1 positive, 0 negative, anything else never drawn. The generator must live on the labels' device."""
         images, candidates = label_NA.shape
@@ -37,7 +41,7 @@ class Sampler:
             key_NA = torch.arange(candidates, device=label_NA.device, dtype=torch.float64).expand(images, -1)
         else:
             key_NA = torch.rand(images, candidates, generator=generator, device=label_NA.device)
-        most_positive = min(int(self.count * self.positive_fraction), candidates)
+        most_positive = self.most_positive(candidates)
         positive_NP, positives_N = _draw(label_NA == 1, key_NA, most_positive)
         positives_N = positives_N.clamp(max=most_positive)
         slots = min(self.count, candidates)

@@ -1,4 +1,4 @@
-"""COCO's box metrics: the twelve numbers, every class, and precision-recall curves.
+"""COCO's metrics of boxes and masks: the twelve numbers, every class, and precision-recall curves.
 
 Two engines fill the same tables: hotcoco (Rust, a hundred times faster) for daily work, pycocotools as the judge. What is read
 off the tables is one piece of code, held to pycocotools' own summary by the tests. Source: cocodataset.org/#detection-eval.
@@ -9,17 +9,19 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.dataset import Split
-from pipeline.errors import DataError
 from pipeline.evaluation.inference import Predictions
+from pipeline.evaluation.truth import CategoryLike, Floats, Truth
+from pipeline.predict.postprocess import Rle
 
 Engine = Literal["hotcoco", "pycocotools"]
-Floats = NDArray[np.float64]
+Task = Literal["bbox", "segm"]
+"""What overlaps: boxes or masks; COCO's names, and the beginning of a figure's."""
 
 RECALLS_R: Floats = np.linspace(0, 1, 101)
 """The recall points at which COCO reads precision."""
@@ -27,65 +29,6 @@ ALL, SMALL, MEDIUM, LARGE = range(4)
 """Places of the area ranges; their borders are 32^2 and 96^2 square pixels."""
 IOU_50, IOU_75 = 0, 5
 """Places of IoU 0.50 and 0.75 among 0.50, 0.55 ... 0.95."""
-
-
-class CategoryLike(Protocol):
-    """What evaluation needs of a class."""
-
-    @property
-    def id(self) -> int:
-        """Category id in the labels."""
-
-    @property
-    def name(self) -> str:
-        """Name for people."""
-
-
-@dataclass(slots=True)
-class BoxTruth:
-    """The labels to measure against: A boxes on I pictures, K classes in ascending category id."""
-
-    image_ids_I: NDArray[np.int64]
-    """All pictures, those without a label too: a detection there counts as false."""
-    image_ids_A: NDArray[np.int64]
-    category_ids_A: NDArray[np.int64]
-    boxes_A4: Floats
-    """(x1, y1, x2, y2) in pixels."""
-    area_A: Floats
-    """Decides between small, medium and large; the label's own (for COCO the mask's), else the box's."""
-    crowd_A: NDArray[np.bool_]
-    """Counts neither as found nor as missed, and may match any number of detections."""
-    category_ids_K: NDArray[np.int64]
-    names: tuple[str, ...]
-
-    @classmethod
-    def of(cls, split: Split, categories: Sequence[CategoryLike]) -> "BoxTruth":
-        """The labels of `split` that evaluation can use: on one of its pictures, of a known class, with a finite box.
-
-        A label marked `ignore` (VOC's difficult objects) is taken as crowd. DataError when two pictures share an id.
-        """
-        ids, counts = np.unique(split.images.ids_I, return_counts=True)
-        if (counts > 1).any():
-            raise DataError(
-                split.name, f"image id {ids[counts > 1][0]} stands for several pictures", "run: python -m pipeline validate"
-            )
-        table = split.annotations
-        ordered = sorted(categories, key=lambda category: category.id)
-        known_A = np.isin(table.category_A, [category.id for category in ordered])
-        rows = np.flatnonzero((table.image_A >= 0) & known_A & np.isfinite(table.boxes_A4).all(axis=1))
-        boxes_A4 = table.boxes_A4[rows].astype(np.float64)
-        ignored_A = np.array([bool(table.extra.get(row, {}).get("ignore", 0)) for row in rows.tolist()], bool)
-        stated_A = table.area_A[rows].astype(np.float64)
-        return cls(
-            image_ids_I=split.images.ids_I.astype(np.int64),
-            image_ids_A=split.images.ids_I[table.image_A[rows]].astype(np.int64),
-            category_ids_A=table.category_A[rows].astype(np.int64),
-            boxes_A4=boxes_A4,
-            area_A=np.where(np.isfinite(stated_A), stated_A, _area(boxes_A4)),
-            crowd_A=table.crowd_A[rows] | ignored_A,
-            category_ids_K=np.array([category.id for category in ordered], np.int64),
-            names=tuple(category.name for category in ordered),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +61,12 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class BoxMetrics:
-    """What one evaluation says about boxes. -1 stands for undefined."""
+class CocoMetrics:
+    """What one evaluation says about boxes, or about masks. -1 stands for undefined."""
 
+    task: Task
     numbers: dict[str, float]
-    """The twelve numbers, in COCO's order: bbox/AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl."""
+    """The twelve numbers, in COCO's order: bbox/AP (or segm/AP), AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl."""
     classes: tuple[ClassMetrics, ...]
     mean: Curve
     curves: tuple[Curve, ...]
@@ -134,25 +78,35 @@ class BoxMetrics:
         return {one.name: one.ap for one in self.classes if one.ap >= 0}
 
     def flat(self) -> dict[str, float]:
-        """For metrics.json: the twelve numbers and bbox/AP/<class>; undefined values are left out."""
+        """For metrics.json: the twelve numbers and <task>/AP/<class>; undefined values are left out."""
         defined = {name: value for name, value in self.numbers.items() if value >= 0}
-        return defined | {f"bbox/AP/{name}": value for name, value in self.per_class.items()}
+        return defined | {f"{self.task}/AP/{name}": value for name, value in self.per_class.items()}
 
 
 def evaluate_boxes(
     truth: Split, categories: Sequence[CategoryLike], predictions: Predictions, engine: Engine, max_detections: int = 100
-) -> BoxMetrics:
-    """COCO's box metrics of `predictions` on the labels of `truth`.
+) -> CocoMetrics:
+    """COCO's box metrics of `predictions` on the labels of `truth`; see `measure`."""
+    return measure(Truth.of(truth, categories), predictions, engine, max_detections)
+
+
+def evaluate_all(truth: Truth, predictions: Predictions, engine: Engine, max_detections: int = 100) -> dict[Task, CocoMetrics]:
+    """The metrics of boxes, and of masks where truth and predictions have them."""
+    tasks: tuple[Task, ...] = ("bbox",) if truth.masks_A is None or predictions.masks_D is None else ("bbox", "segm")
+    return {task: measure(truth, predictions, engine, max_detections, task) for task in tasks}
+
+
+def measure(
+    truth: Truth, predictions: Predictions, engine: Engine, max_detections: int = 100, task: Task = "bbox"
+) -> CocoMetrics:
+    """COCO's metrics of boxes or masks.
 
     The best `max_detections` (10 or more; COCO's is 100) of each picture and class count; ties keep the order of the rows.
-    Raises DataError for labels that cannot be measured against (see BoxTruth.of), ValueError for predictions on unknown
-    pictures or of unknown categories.
+    Detections are small, medium or large by their own area: a mask's is its pixels'. Raises ValueError for predictions on
+    unknown pictures or of unknown categories, or without the masks to measure.
     """
-    return measure(BoxTruth.of(truth, categories), predictions, engine, max_detections)
-
-
-def measure(truth: BoxTruth, predictions: Predictions, engine: Engine, max_detections: int = 100) -> BoxMetrics:
-    """`evaluate_boxes` on columns."""
+    if task == "segm" and (truth.masks_A is None or predictions.masks_D is None):
+        raise ValueError("masks can be measured only where truth and predictions have them")
     strangers = np.setdiff1d(predictions.image_ids_D, truth.image_ids_I)
     unknown = np.setdiff1d(predictions.category_ids_D, truth.category_ids_K)
     if len(strangers) or len(unknown):
@@ -162,8 +116,8 @@ def measure(truth: BoxTruth, predictions: Predictions, engine: Engine, max_detec
     if not len(truth.image_ids_I) or not len(truth.names):
         tables = _empty_tables(len(truth.names))
     else:
-        tables = ENGINES[engine](truth, predictions, [1, 10, max_detections])
-    return _read_off(truth, predictions, tables, max_detections)
+        tables = ENGINES[engine](truth, predictions, [1, 10, max_detections], task)
+    return _read_off(truth, predictions, tables, max_detections, task)
 
 
 @dataclass(slots=True)
@@ -181,7 +135,7 @@ def _empty_tables(classes: int) -> _Tables:
     return _Tables(np.full((10, 101, classes, 4, 3), -1.0), np.full((10, classes, 4, 3), -1.0))
 
 
-def _hotcoco(truth: BoxTruth, predictions: Predictions, limits: list[int]) -> _Tables:
+def _hotcoco(truth: Truth, predictions: Predictions, limits: list[int], task: Task) -> _Tables:
     from hotcoco import COCO, COCOeval
 
     labels = COCO.from_arrays(
@@ -193,32 +147,50 @@ def _hotcoco(truth: BoxTruth, predictions: Predictions, limits: list[int]) -> _T
         ids=np.arange(1, len(truth.area_A) + 1),  # both engines take id 0 for "no match", or differ over it
         area=truth.area_A,
         iscrowd=truth.crowd_A.astype(np.int64),
+        segmentation=[dict(rle) for rle in truth.masks_A or ()] if task == "segm" else None,
     )
     columns = (predictions.image_ids_D, _xywh(predictions.boxes_D4), predictions.scores_D, predictions.category_ids_D)
-    results = labels.loadRes(np.column_stack([np.asarray(column, np.float64) for column in columns]))
-    evaluation = COCOeval(labels, results, "bbox")
+    if task == "segm" and len(predictions):
+        results = labels.loadRes(_masks_alone(predictions))
+    else:
+        results = labels.loadRes(np.column_stack([np.asarray(column, np.float64) for column in columns]))
+    evaluation = COCOeval(labels, results, task)
     evaluation.params.max_dets = limits
     return _accumulated(evaluation)
 
 
-def _pycocotools(truth: BoxTruth, predictions: Predictions, limits: list[int]) -> _Tables:
+def _masks_alone(predictions: Predictions) -> list[dict[str, Any]]:
+    """Results without boxes: where there is one, engines take a detection's size from it."""
+    return [{name: value for name, value in row.items() if name != "bbox"} for row in predictions.to_coco()]
+
+
+def _pycocotools(truth: Truth, predictions: Predictions, limits: list[int], task: Task) -> _Tables:
+    from pycocotools import mask as coco_mask
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    header = {"images": [{"id": image_id} for image_id in truth.image_ids_I.tolist()], "categories": _categories(truth)}
+    images = [{"id": image_id, "width": 0, "height": 0} for image_id in truth.image_ids_I.tolist()]
+    header = {"images": images, "categories": _categories(truth)}
     labels, results = COCO(), COCO()
     labels.dataset = header | {
         "annotations": _records(
-            truth.image_ids_A, truth.category_ids_A, truth.boxes_A4, area=truth.area_A, iscrowd=truth.crowd_A.astype(int)
+            truth.image_ids_A,
+            truth.category_ids_A,
+            truth.boxes_A4,
+            truth.masks_A if task == "segm" else None,
+            area=truth.area_A,
+            iscrowd=truth.crowd_A.astype(int),
         )
     }
-    area_D = _area(predictions.boxes_D4)
+    masks_D = predictions.masks_D if task == "segm" else None
+    area_D = _area(predictions.boxes_D4) if masks_D is None else np.array([int(coco_mask.area(rle)) for rle in masks_D])
     crowd_D = np.zeros(len(area_D), int)
     results.dataset = header | {
         "annotations": _records(
             predictions.image_ids_D,
             predictions.category_ids_D,
             predictions.boxes_D4,
+            masks_D,
             area=area_D,
             iscrowd=crowd_D,
             score=predictions.scores_D,
@@ -227,7 +199,7 @@ def _pycocotools(truth: BoxTruth, predictions: Predictions, limits: list[int]) -
     with contextlib.redirect_stdout(io.StringIO()):  # it has no quiet mode
         labels.createIndex()
         results.createIndex()
-        evaluation = COCOeval(labels, results, "bbox")
+        evaluation = COCOeval(labels, results, task)
         evaluation.params.maxDets = limits
         return _accumulated(evaluation)
 
@@ -241,16 +213,21 @@ def _accumulated(evaluation: Any) -> _Tables:
     return _Tables(np.asarray(evaluation.eval["precision"], np.float64), np.asarray(evaluation.eval["recall"], np.float64))
 
 
-def _categories(truth: BoxTruth) -> list[dict[str, Any]]:
+def _categories(truth: Truth) -> list[dict[str, Any]]:
     return [{"id": number, "name": name} for number, name in zip(truth.category_ids_K.tolist(), truth.names, strict=True)]
 
 
 def _records(
-    image_ids_A: NDArray[np.int64], category_ids_A: NDArray[np.int64], boxes_A4: Floats, **columns: NDArray[Any]
+    image_ids_A: NDArray[np.int64],
+    category_ids_A: NDArray[np.int64],
+    boxes_A4: Floats,
+    masks_A: list[Rle] | None,
+    **columns: NDArray[Any],
 ) -> list[dict[str, Any]]:
     """Columns as pycocotools' dictionaries, ids from 1."""
     named = {"image_id": image_ids_A, "category_id": category_ids_A, "bbox": _xywh(boxes_A4), **columns}
-    listed = {name: column.tolist() for name, column in named.items()}
+    listed: dict[str, list[Any]] = {name: column.tolist() for name, column in named.items()}
+    listed |= {} if masks_A is None else {"segmentation": masks_A}
     return [{"id": row + 1} | {name: column[row] for name, column in listed.items()} for row in range(len(boxes_A4))]
 
 
@@ -262,7 +239,7 @@ def _area(boxes_A4: Floats) -> Floats:
     return (boxes_A4[:, 2] - boxes_A4[:, 0]) * (boxes_A4[:, 3] - boxes_A4[:, 1])
 
 
-def _read_off(truth: BoxTruth, predictions: Predictions, tables: _Tables, max_detections: int) -> BoxMetrics:
+def _read_off(truth: Truth, predictions: Predictions, tables: _Tables, max_detections: int, task: Task) -> CocoMetrics:
     precision_TRKS, recall_TKSM = tables.precision_TRKSM[..., -1], tables.recall_TKSM
     ap = {
         "AP": precision_TRKS[..., ALL],
@@ -280,8 +257,9 @@ def _read_off(truth: BoxTruth, predictions: Predictions, tables: _Tables, max_de
         "ARm": recall_TKSM[..., MEDIUM, 2],
         "ARl": recall_TKSM[..., LARGE, 2],
     }
-    return BoxMetrics(
-        numbers={f"bbox/{name}": _mean(values) for name, values in (ap | ar).items()},
+    return CocoMetrics(
+        task=task,
+        numbers={f"{task}/{name}": _mean(values) for name, values in (ap | ar).items()},
         classes=tuple(_class_metrics(truth, predictions, tables, place, name) for place, name in enumerate(_unique_names(truth))),
         mean=_curve("mean", precision_TRKS[..., ALL]),
         curves=tuple(
@@ -292,7 +270,7 @@ def _read_off(truth: BoxTruth, predictions: Predictions, tables: _Tables, max_de
     )
 
 
-def _class_metrics(truth: BoxTruth, predictions: Predictions, tables: _Tables, place: int, name: str) -> ClassMetrics:
+def _class_metrics(truth: Truth, predictions: Predictions, tables: _Tables, place: int, name: str) -> ClassMetrics:
     precision_TRS, number = tables.precision_TRKSM[:, :, place, :, -1], truth.category_ids_K[place]
     return ClassMetrics(
         name=name,
@@ -308,7 +286,7 @@ def _class_metrics(truth: BoxTruth, predictions: Predictions, tables: _Tables, p
     )
 
 
-def _unique_names(truth: BoxTruth) -> list[str]:
+def _unique_names(truth: Truth) -> list[str]:
     """Class names; where two categories share one, their ids tell them apart."""
     times = Counter(truth.names)
     return [f"{n} #{i}" if times[n] > 1 else n for n, i in zip(truth.names, truth.category_ids_K.tolist(), strict=True)]

@@ -4,13 +4,13 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from pipeline.evaluation.coco import RECALLS_R, BoxMetrics, Curve
+from pipeline.evaluation.coco import RECALLS_R, CocoMetrics, Curve
 
 MOST_LINES = 12
 """Classes drawn one by one; a figure with more lines cannot be read, so then only the mean is drawn."""
 
 
-def figure(metrics: BoxMetrics) -> bytes:
+def figure(metrics: CocoMetrics) -> bytes:
     """PNG: on the left the mean over classes at IoU 0.50, 0.75 and averaged; on the right each class at IoU 0.50.
 
     The same numbers give the same bytes.
@@ -42,18 +42,26 @@ def figure(metrics: BoxMetrics) -> bytes:
     return buffer.getvalue()
 
 
-def pr_table(metrics: BoxMetrics) -> bytes:
-    """CSV of the mean curves: recall, iou_50, iou_75, mean."""
-    rows = zip(RECALLS_R, metrics.mean.iou50_R, metrics.mean.iou75_R, metrics.mean.mean_R, strict=True)
-    return _csv(("recall", "iou_50", "iou_75", "mean"), ([round(float(value), 6) for value in row] for row in rows))
+def pr_table(metrics: CocoMetrics, masks: CocoMetrics | None = None) -> bytes:
+    """CSV of the mean curves: recall, iou_50, iou_75, mean; where masks are measured also mask_iou_50, mask_iou_75, mask_mean."""
+    curves = [metrics.mean] if masks is None else [metrics.mean, masks.mean]
+    columns = [f"{prefix}{name}" for prefix in ("", "mask_")[: len(curves)] for name in ("iou_50", "iou_75", "mean")]
+    values = [column for curve in curves for column in (curve.iou50_R, curve.iou75_R, curve.mean_R)]
+    rows = zip(RECALLS_R, *values, strict=True)
+    return _csv(("recall", *columns), ([round(float(value), 6) for value in row] for row in rows))
 
 
-def class_table(metrics: BoxMetrics) -> bytes:
-    """CSV of the classes that have truth: class, AP, AP50, AR."""
-    defined = (one for one in metrics.classes if one.ap >= 0)
-    return _csv(
-        ("class", "AP", "AP50", "AR"), ([one.name, round(one.ap, 6), round(one.ap50, 6), round(one.recall, 6)] for one in defined)
+def class_table(metrics: CocoMetrics, masks: CocoMetrics | None = None) -> bytes:
+    """CSV of the classes that have truth: class, AP, AP50, AR; where masks are measured also mask_AP, mask_AP50, mask_AR."""
+    tables = [metrics] if masks is None else [metrics, masks]
+    columns = [f"{prefix}{name}" for prefix in ("", "mask_")[: len(tables)] for name in ("AP", "AP50", "AR")]
+    rows = zip(*(table.classes for table in tables), strict=True)
+    figures = (
+        [row[0].name, *(round(value, 6) for one in row for value in (one.ap, one.ap50, one.recall))]
+        for row in rows
+        if row[0].ap >= 0
     )
+    return _csv(("class", *columns), figures)
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:

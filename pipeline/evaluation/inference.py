@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.dataset import Dataset, Split
 from pipeline.errors import DataError, UserError
-from pipeline.predict.postprocess import RawDetections, to_picture
+from pipeline.predict.postprocess import RawDetections, Rle, encode_mask, paste_mask, to_picture
 from pipeline.predict.preprocess import Input, Pixels, prepare, read_image, stack
 from pipeline.progress import Progress
 
@@ -40,6 +40,8 @@ class Predictions:
     """(x1, y1, x2, y2) in pixels of the stored picture."""
     scores_D: NDArray[np.float64]
     category_ids_D: NDArray[np.int64]
+    masks_D: list[Rle] | None = None
+    """Masks of the stored pictures as run lengths; None where the detector finds boxes alone."""
 
     def __len__(self) -> int:
         return len(self.scores_D)
@@ -47,13 +49,20 @@ class Predictions:
     def of(self, image_id: int) -> "Predictions":
         """The rows of one picture."""
         rows = np.flatnonzero(self.image_ids_D == image_id)
-        return Predictions(self.image_ids_D[rows], self.boxes_D4[rows], self.scores_D[rows], self.category_ids_D[rows])
+        masks_D = None if self.masks_D is None else [self.masks_D[row] for row in rows.tolist()]
+        return Predictions(self.image_ids_D[rows], self.boxes_D4[rows], self.scores_D[rows], self.category_ids_D[rows], masks_D)
 
     def to_coco(self) -> list[dict[str, Any]]:
-        """COCO's results format: [{image_id, category_id, bbox [x, y, w, h], score}], unrounded so that it measures the same."""
+        """COCO's results format: [{image_id, category_id, bbox [x, y, w, h], score}], unrounded so that it measures the same.
+
+        Where there are masks each has a segmentation; to measure masks by pycocotools drop bbox first, or its area counts.
+        """
         xywh_D4 = np.concatenate([self.boxes_D4[:, :2], self.boxes_D4[:, 2:] - self.boxes_D4[:, :2]], axis=1)
         columns = (column.tolist() for column in (self.image_ids_D, self.category_ids_D, xywh_D4, self.scores_D))
-        return [{"image_id": i, "category_id": c, "bbox": b, "score": s} for i, c, b, s in zip(*columns, strict=True)]
+        rows = [{"image_id": i, "category_id": c, "bbox": b, "score": s} for i, c, b, s in zip(*columns, strict=True)]
+        for row, rle in zip(rows, self.masks_D or (), strict=False):
+            row["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
+        return rows
 
 
 class TorchBackend:
@@ -80,12 +89,15 @@ class TorchBackend:
             raise UserError(
                 "the detector gives values that are not finite\n  train again, with a lower train.optimizer.lr or train.clip set"
             )
-        return {
+        raw: RawDetections = {
             "boxes": found.boxes_ND4.float().numpy(),
             "scores": found.scores_ND.float().numpy(),
             "labels": found.labels_ND.numpy(),
             "count": found.count_N.numpy(),
         }
+        if found.masks_NDMM is not None:
+            raw["masks"] = found.masks_NDMM.float().numpy()
+        return raw
 
 
 def predict_split(
@@ -121,7 +133,12 @@ def predict_split(
             labels_D = raw["labels"][place, :count][kept_D]
             ids = np.full(len(labels_D), int(split.images.ids_I[row]), np.int64)
             scores_D = raw["scores"][place, :count][kept_D].astype(np.float64)
-            parts.append(Predictions(ids, boxes_D4.astype(np.float64), scores_D, categories[labels_D]))
+            masks_D: list[Rle] | None = None
+            if "masks" in raw:  # encoded picture by picture: all of a split's bitmaps would not fit
+                low_DMM = raw["masks"][place, :count][kept_D]
+                pairs = zip(low_DMM, boxes_D4, strict=True)
+                masks_D = [encode_mask(paste_mask(mask_MM, box_4, *image.shape[:2])) for mask_MM, box_4 in pairs]
+            parts.append(Predictions(ids, boxes_D4.astype(np.float64), scores_D, categories[labels_D], masks_D))
         done += len(images)
         if progress is not None:
             progress(done, len(chosen))
@@ -170,4 +187,5 @@ def _concatenate(parts: Iterable[Predictions]) -> Predictions:
         np.concatenate([part.boxes_D4 for part in gathered]),
         np.concatenate([part.scores_D for part in gathered]),
         np.concatenate([part.category_ids_D for part in gathered]),
+        None if any(part.masks_D is None for part in gathered) else [rle for part in gathered for rle in part.masks_D or ()],
     )

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from pipeline.data.dataset import Split
-from pipeline.evaluation.coco import BoxTruth
 from pipeline.evaluation.inference import Predictions
-from pipeline.predict.draw import class_colour, draw_boxes
+from pipeline.evaluation.truth import Truth
+from pipeline.predict.draw import class_colour, draw_boxes, tint_masks
+from pipeline.predict.postprocess import Rle
 from pipeline.predict.preprocess import Pixels, read_image, resize
 
 SHOWN_SIDE = 640
@@ -35,7 +37,7 @@ class Rating:
         return 2 * self.found / (2 * self.found + wrong) if self.found or wrong else 1.0
 
 
-def rate_pictures(truth: BoxTruth, predictions: Predictions, score: float) -> list[Rating]:
+def rate_pictures(truth: Truth, predictions: Predictions, score: float) -> list[Rating]:
     """A rating of every picture, in the split's order, from detections whose score is at least `score`.
 
     Within a class the best-scored detection takes the free truth that it overlaps most (IoU >= 0.5). Crowds are neither found nor
@@ -56,7 +58,7 @@ def worst_and_best(ratings: Sequence[Rating], count: int) -> tuple[list[Rating],
 
 
 def truth_beside_detections(
-    split: Split, truth: BoxTruth, predictions: Predictions, rating: Rating, score: float
+    split: Split, truth: Truth, predictions: Predictions, rating: Rating, score: float
 ) -> tuple[Pixels, str]:
     """One picture of the sheet, truth on the left and detections on the right, with its caption."""
     panels = [truth_panel(split, truth, rating.row), detection_panel(split, truth, predictions, rating.row, score)]
@@ -65,19 +67,21 @@ def truth_beside_detections(
     return beside(panels), caption
 
 
-def truth_panel(split: Split, truth: BoxTruth, row: int) -> Pixels:
+def truth_panel(split: Split, truth: Truth, row: int) -> Pixels:
     """The picture of image `row` with its labels."""
     labels = np.flatnonzero(truth.image_ids_A == truth.image_ids_I[row])
     notes = [" (crowd)" if crowd else "" for crowd in truth.crowd_A[labels].tolist()]
-    return _panel(split, truth, row, truth.boxes_A4[labels], truth.category_ids_A[labels], notes)
+    masks = None if truth.masks_A is None else [truth.masks_A[label] for label in labels.tolist()]
+    return _panel(split, truth, row, truth.boxes_A4[labels], truth.category_ids_A[labels], notes, masks)
 
 
-def detection_panel(split: Split, truth: BoxTruth, predictions: Predictions, row: int, score: float) -> Pixels:
+def detection_panel(split: Split, truth: Truth, predictions: Predictions, row: int, score: float) -> Pixels:
     """The picture of image `row` with the detections that score at least `score`."""
     found = predictions.of(int(truth.image_ids_I[row]))
     shown = found.scores_D >= score
     notes = [f" {value:.2f}" for value in found.scores_D[shown].tolist()]
-    return _panel(split, truth, row, found.boxes_D4[shown], found.category_ids_D[shown], notes)
+    masks = None if found.masks_D is None else [found.masks_D[place] for place in np.flatnonzero(shown).tolist()]
+    return _panel(split, truth, row, found.boxes_D4[shown], found.category_ids_D[shown], notes, masks)
 
 
 def beside(panels: Sequence[Pixels]) -> Pixels:
@@ -88,21 +92,24 @@ def beside(panels: Sequence[Pixels]) -> Pixels:
 
 def _panel(
     split: Split,
-    truth: BoxTruth,
+    truth: Truth,
     row: int,
     boxes_B4: NDArray[np.float64],
     category_ids_B: NDArray[np.int64],
     notes: Sequence[str],
+    masks_B: Sequence[Rle] | None,
 ) -> Pixels:
     image = read_image(split.path(row))
+    places = np.searchsorted(truth.category_ids_K, category_ids_B).tolist()
+    colours = [class_colour(place) for place in places]
+    image = tint_masks(image, (coco_mask.decode(rle).astype(bool) for rle in masks_B or ()), colours)
     shrink = min(1.0, SHOWN_SIDE / max(image.shape[:2]))
     small = resize(image, max(1, round(image.shape[0] * shrink)), max(1, round(image.shape[1] * shrink)))
-    places = np.searchsorted(truth.category_ids_K, category_ids_B).tolist()
     captions = [truth.names[place] + note for place, note in zip(places, notes, strict=True)]
-    return draw_boxes(small, boxes_B4 * shrink, captions, [class_colour(place) for place in places])
+    return draw_boxes(small, boxes_B4 * shrink, captions, colours)
 
 
-def _rate(row: int, image_id: int, truth: BoxTruth, predictions: Predictions, score: float) -> Rating:
+def _rate(row: int, image_id: int, truth: Truth, predictions: Predictions, score: float) -> Rating:
     labels = np.flatnonzero(truth.image_ids_A == image_id)
     detections = predictions.of(image_id)
     kept = np.flatnonzero(detections.scores_D >= score)

@@ -1,6 +1,6 @@
-"""Boxes and captions on a picture, by supervision (imported inside: it takes a second)."""
+"""Masks, boxes and captions on a picture; boxes by supervision (imported inside: it takes a second)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ READABLE_SIDE = 640
 """Pictures whose longer side is below this, in pixels, are enlarged by a whole factor first, so that captions can be read."""
 CAPTION_HEIGHT = 14
 """Pixels that a caption takes above its box."""
+TINT = 0.45
+"""Share of a mask's colour in its pixels."""
 PALETTE = [
     (230, 25, 75),
     (0, 130, 200),
@@ -52,6 +54,19 @@ def draw_boxes(
     scaled_D4 = np.sort(boxes_D4[rows].reshape(-1, 2, 2), axis=1).reshape(-1, 4) * factor
     scaled_D4 = np.clip(scaled_D4, 0, [width - 1, height - 1] * 2)
     return _annotate(image, scaled_D4, [captions[row] for row in rows], [chosen[row] for row in rows])
+
+
+def tint_masks(image_HW3: Pixels, masks: Iterable[NDArray[np.bool_]], colours: Iterable[tuple[int, int, int]]) -> Pixels:
+    """A copy of the RGB picture with each mask [H, W] tinted in its colour, its edge in full colour; one mask after the other."""
+    tinted = image_HW3.copy()
+    for mask_HW, colour in zip(masks, colours, strict=False):  # more colours than masks where a detector finds none
+        tinted[mask_HW] = np.round(tinted[mask_HW] * (1 - TINT) + np.array(colour) * TINT)
+        inner_HW = mask_HW.copy()
+        for axis in (0, 1):
+            for step in (1, -1):
+                inner_HW &= np.roll(mask_HW, step, axis)
+        tinted[mask_HW & ~inner_HW] = colour
+    return tinted
 
 
 def _enlargement(height: int, width: int) -> int:

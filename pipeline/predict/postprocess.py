@@ -1,6 +1,6 @@
-"""From the network's frame back to the picture: rescale, clip, drop what became empty. The numpy twin of the detector's."""
+"""From the network's frame back to the picture: rescale, clip, drop what became empty, paste masks. The detector's numpy twin."""
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,17 @@ class RawDetections(TypedDict):
     """[N, D] class 0..K-1; -1 in padded rows."""
     count: NDArray[np.int64]
     """[N]."""
+    masks: NotRequired[NDArray[np.float32]]
+    """[N, D, M, M] probabilities in the frames of the boxes, where the detector finds masks."""
+
+
+class Rle(TypedDict):
+    """A mask of a picture as COCO's run lengths."""
+
+    size: list[int]
+    """Height and width of the picture."""
+    counts: bytes
+    """Packed."""
 
 
 def to_picture(
@@ -32,3 +43,38 @@ def to_picture(
     scaled_D4 = np.clip(boxes_D4 * scale, np.float32(0), limit)
     kept = np.flatnonzero((scaled_D4[:, 2] > scaled_D4[:, 0]) & (scaled_D4[:, 3] > scaled_D4[:, 1]))
     return scaled_D4[kept], kept
+
+
+def paste_mask(mask_MM: NDArray[np.float32], box_4: NDArray[np.floating], height: int, width: int) -> NDArray[np.bool_]:
+    """One mask at full size [height, width], from probabilities in the frame of a box with area.
+
+    A pixel is in where the mask, bilinear at the pixel's centre and zero outside the grid, is at least one half; that is never
+    outside the box.
+    """
+    x1, y1, x2, y2 = np.asarray(box_4, np.float32)
+    rows, columns = _touched(y1, y2, height), _touched(x1, x2, width)
+    values = _weights(y1, y2, rows, mask_MM.shape[0]) @ mask_MM @ _weights(x1, x2, columns, mask_MM.shape[1]).T
+    full_HW = np.zeros((height, width), np.bool_)
+    full_HW[rows, columns] = values >= 0.5
+    return full_HW
+
+
+def encode_mask(mask_HW: NDArray[np.bool_]) -> Rle:
+    """A mask of a picture as run lengths."""
+    from pycocotools import mask as coco_mask
+
+    packed: Rle = coco_mask.encode(np.asfortranarray(mask_HW, np.uint8))
+    return packed
+
+
+def _touched(start: np.float32, end: np.float32, pixels: int) -> slice:
+    """Rows (or columns) of the picture that an interval touches."""
+    return slice(max(0, int(np.floor(start))), min(pixels, int(np.ceil(end)) + 1))
+
+
+def _weights(start: np.float32, end: np.float32, pixels: slice, cells: int) -> NDArray[np.float32]:
+    """Bilinear weights [pixels, cells] of a mask's cells at the pixels' centres, in float32 as the torch twin's."""
+    centre = np.arange(pixels.start, pixels.stop, dtype=np.float32) + np.float32(0.5)
+    at = (centre - start) / (end - start) * np.float32(cells) - np.float32(0.5)
+    weights: NDArray[np.float32] = np.maximum(1 - np.abs(at[:, None] - np.arange(cells, dtype=np.float32)), np.float32(0))
+    return weights

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -12,12 +12,14 @@ import orjson
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError, UserError
-from pipeline.predict.postprocess import RawDetections, to_picture
+from pipeline.predict.postprocess import RawDetections, paste_mask, to_picture
 from pipeline.predict.preprocess import Pixels, prepare, stack
 
 Precision = Literal["onnx", "int8"]
 INPUTS = ["pixels", "sizes"]
 OUTPUTS = ["boxes", "scores", "labels", "count"]
+MASKS = "masks"
+"""The output that a file has where the detector finds masks."""
 EXPORT = "python -m pipeline export writes it"
 
 
@@ -43,14 +45,16 @@ class OnnxBackend:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime has a type of its own for each way a file can be wrong
             raise DataError(path, f"ONNX Runtime cannot load it: {_first_line(error)}", EXPORT) from error
-        given = {entry.name for entry in self.session.get_inputs()} | {entry.name for entry in self.session.get_outputs()}
-        if missing := {*INPUTS, *OUTPUTS} - given:
+        outputs = {entry.name for entry in self.session.get_outputs()}
+        if missing := {*INPUTS, *OUTPUTS} - {entry.name for entry in self.session.get_inputs()} - outputs:
             raise DataError(path, f"is not an exported detector: it has no {', '.join(sorted(missing))}", EXPORT)
+        self.outputs = [*OUTPUTS, MASKS] if MASKS in outputs else OUTPUTS
 
     def __call__(self, pixels_N3HW: Pixels, sizes_N2: NDArray[np.int64]) -> RawDetections:
         """Detections of one batch, in the network's frame."""
-        boxes, scores, labels, count = self.session.run(OUTPUTS, {"pixels": pixels_N3HW, "sizes": sizes_N2})
-        return {"boxes": boxes, "scores": scores, "labels": labels, "count": count}
+        values = self.session.run(self.outputs, {"pixels": pixels_N3HW, "sizes": sizes_N2})
+        found: RawDetections = dict(zip(self.outputs, values, strict=True))  # type: ignore[assignment]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,16 @@ class Found:
     """Class 0..K-1."""
     classes: list[str]
     """Class name of each."""
+    size: tuple[int, int]
+    """Height and width of the picture."""
+    masks_DMM: NDArray[np.float32] | None
+    """Mask probabilities in the frames of the boxes; None where the detector finds boxes alone."""
+
+    def masks(self) -> Iterator[NDArray[np.bool_]]:
+        """The masks at full size [H, W], one after the other: all at once can take gigabytes. None without masks."""
+        if self.masks_DMM is not None:
+            for mask_MM, box_4 in zip(self.masks_DMM, self.boxes_D4, strict=True):
+                yield paste_mask(mask_MM, box_4, *self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +142,8 @@ class Detector:
             scores_D, labels_D = raw["scores"][place, :count][rows], raw["labels"][place, :count][rows]
             good = scores_D >= threshold
             names = [self.classes[label] for label in labels_D[good].tolist()]
-            found.append(Found(boxes_D4[good], scores_D[good], labels_D[good], names))
+            masks_DMM = raw["masks"][place, :count][rows][good] if "masks" in raw else None
+            found.append(Found(boxes_D4[good], scores_D[good], labels_D[good], names, image.shape[:2], masks_DMM))
         return found
 
 

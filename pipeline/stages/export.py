@@ -1,8 +1,8 @@
 """Export: write the files to ship, and prove them equal to the detector before anyone can use them."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import onnx
@@ -11,13 +11,16 @@ from pipeline.data.dataset import Dataset, Split, open_dataset
 from pipeline.deploy.card import Facts, model_card
 from pipeline.deploy.count import Counts, count_int8
 from pipeline.deploy.latency import PREFIX, milliseconds
+from pipeline.deploy.onnx import MASKS, OUTPUTS
 from pipeline.deploy.parity import REFERENCE, Parity
 from pipeline.deploy.quantization import write_int8
 from pipeline.deploy.recipe import Recipe, read_recipe
+from pipeline.detector.config import learns_masks
 from pipeline.detector.weights import Loaded, load_detector, read_training
-from pipeline.evaluation.coco import BoxTruth, evaluate_boxes
+from pipeline.evaluation.coco import evaluate_all
 from pipeline.evaluation.inference import Backend, Predictions, TorchBackend, predict_with, require_classes
 from pipeline.evaluation.pictures import beside, detection_panel
+from pipeline.evaluation.truth import Truth
 from pipeline.files import digest_file, staged, write_atomically, write_json
 from pipeline.layout import TIMING
 from pipeline.predict.preprocess import prepare, read_image, stack
@@ -49,26 +52,30 @@ def run(cfg: ExportStage) -> None:
         # The same file as hosts with exact integer products run it: a loss there counts as much as one here.
         backends["int8_exact"] = OnnxBackend(out / FILES["int8"], threads=threads(cfg.compute), optimize=False)
         found = {name: predict_with(run, detector, split, cfg.export.batch, f"export: {name}") for name, run in backends.items()}
-        measure = partial(evaluate_boxes, split, dataset.info.categories, engine=cfg.evaluate.engine)
-        parity = Parity({name: measure(found[name], max_detections=cfg.evaluate.max_detections) for name in found})
-        write_json(out / "deploy.json", description(detector, out, parity))
-        facts = card_facts(cfg, detector, dataset, parity, recipe, count_int8(onnx.load(str(out / FILES["int8"]))))
+        truth = Truth.of(split, dataset.info.categories, masks=learns_masks(detector.cfg))
+        parities = compare(truth, found, cfg)
+        write_json(out / "deploy.json", description(detector, out, parities))
+        facts = card_facts(cfg, detector, dataset, parities, recipe, count_int8(onnx.load(str(out / FILES["int8"]))))
         write_atomically(out / "model_card.md", model_card(facts).encode())
-        write_page(cfg, dataset, found, parity)
-        parity.require(cfg.export.gate)
+        write_page(cfg, split, truth, found, parities)
+        for parity in parities:
+            parity.require(cfg.export.gate)
         latencies = {file: latency(backends[name], split, detector) for name, file in FILES.items()}
-    write_json(cfg.layout.reports("export") / "metrics.json", parity.figures())
+    figures = {name: value for parity in parities for name, value in parity.figures().items()}
+    write_json(cfg.layout.reports("export") / "metrics.json", figures)
     write_json(cfg.layout.reports("export") / TIMING, {f"{PREFIX}{name}": value for name, value in latencies.items()})
 
 
-def card_facts(cfg: ExportStage, detector: Loaded, dataset: Dataset, parity: Parity, recipe: Recipe, counts: Counts) -> Facts:
+def card_facts(
+    cfg: ExportStage, detector: Loaded, dataset: Dataset, parities: Sequence[Parity], recipe: Recipe, counts: Counts
+) -> Facts:
     """What the model card is written from."""
     return Facts(
         model=asdict(detector.cfg),
         training=read_training(cfg.layout.detector),
         dataset=dataset,
         split=cfg.evaluate.split,
-        parity=parity,
+        parities=parities,
         recipe=recipe,
         counts=counts,
         parameters=sum(parameter.numel() for parameter in detector.model.parameters()),
@@ -81,31 +88,51 @@ def latency(backend: Backend, split: Split, detector: Loaded) -> float:
     return milliseconds(lambda: backend(pixels_N3HW, sizes_N2))
 
 
-def description(detector: Loaded, out: Path, parity: Parity) -> dict[str, object]:
+def compare(truth: Truth, found: dict[str, Predictions], cfg: ExportStage) -> list[Parity]:
+    """The backends side by side: their boxes, and their masks where they find them."""
+    measured = {
+        name: evaluate_all(truth, predictions, cfg.evaluate.engine, cfg.evaluate.max_detections)
+        for name, predictions in found.items()
+    }
+    return [Parity({name: metrics[task] for name, metrics in measured.items()}, task) for task in measured[REFERENCE]]
+
+
+def description(detector: Loaded, out: Path, parities: Sequence[Parity]) -> dict[str, object]:
     """deploy.json: all that a program needs to run the files, and what was measured about them."""
+    measured: dict[str, dict[str, object]] = {name: {} for name in parities[0].metrics}
+    for parity in parities:
+        for name, metrics in parity.metrics.items():
+            by_class = "per_class" if parity.task == "bbox" else f"per_class_{parity.task}"
+            measured[name] |= {**metrics.numbers, by_class: metrics.per_class}
     return {
         "input": asdict(detector.cfg.input),
         "divisor": detector.model.divisor,
         "classes": [category["name"] for category in detector.categories],
         "category_ids": [category["id"] for category in detector.categories],
         "files": {name: {"file": file, "digest": digest_file(out / file)} for name, file in FILES.items()},
-        "parity": {name: {**metrics.numbers, "per_class": metrics.per_class} for name, metrics in parity.metrics.items()},
+        "outputs": [*OUTPUTS, MASKS] if learns_masks(detector.cfg) else list(OUTPUTS),
+        "parity": measured,
     }
 
 
-def write_page(cfg: ExportStage, dataset: Dataset, found: dict[str, Predictions], parity: Parity) -> None:
-    """The page, also when the gate is missed: AP of the three side by side, per class, and their boxes on the same pictures."""
+def write_page(cfg: ExportStage, split: Split, truth: Truth, found: dict[str, Predictions], parities: Sequence[Parity]) -> None:
+    """The page, also when the gate is missed: AP of the three side by side, per class, and their finds on the same pictures."""
     page = Report("Export", "torch, the float ONNX file and the INT8 file on the same validation pictures")
-    names = list(parity.metrics)
-    numbers = {name: parity.metrics[name].numbers for name in names}
-    figures = [(figure, *(numbers[name][figure] for name in names)) for figure in ("bbox/AP", "bbox/AP50", "bbox/AP75")]
-    page.table("Average precision", ("figure", *names), figures)
-    per_class = {name: parity.metrics[name].per_class for name in names}
-    classes = [(label, *(per_class[name].get(label) for name in names)) for label in per_class["torch"]]
-    page.table("AP per class", ("class", *names), classes)
-    split = dataset.split(cfg.evaluate.split)
+    names = list(found)
+    for parity in parities:
+        of = "" if parity.task == "bbox" else " of masks"
+        numbers = {name: parity.metrics[name].numbers for name in names}
+        shown_figures = [f"{parity.task}/{figure}" for figure in ("AP", "AP50", "AP75")]
+        page.table(
+            f"Average precision{of}",
+            ("figure", *names),
+            [(figure, *(numbers[name][figure] for name in names)) for figure in shown_figures],
+        )
+        per_class = {name: parity.metrics[name].per_class for name in names}
+        classes = [(label, *(per_class[name].get(label) for name in names)) for label in per_class[REFERENCE]]
+        page.table(f"AP per class{of}", ("class", *names), classes)
     shown_backends = (REFERENCE, *FILES)
-    truth, score = BoxTruth.of(split, dataset.info.categories), cfg.evaluate.drawing_score
+    score = cfg.evaluate.drawing_score
     shown = [
         (
             beside([detection_panel(split, truth, found[name], row, score) for name in shown_backends]),

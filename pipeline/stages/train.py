@@ -9,19 +9,22 @@ from pipeline import tracking
 from pipeline.data.augment import Augmentation
 from pipeline.data.dataset import Dataset, Split, open_dataset
 from pipeline.data.loader import TrainingPictures, training_batches
+from pipeline.data.masks import require_masks
 from pipeline.detector.build import build_detector
+from pipeline.detector.config import learns_masks
 from pipeline.detector.pretrained.backbone import load_pretrained
 from pipeline.detector.weights import save_detector, save_training
 from pipeline.errors import DataError
-from pipeline.evaluation.coco import evaluate_boxes
+from pipeline.evaluation.coco import evaluate_all
 from pipeline.evaluation.inference import TorchBackend, predict_split
+from pipeline.evaluation.truth import Truth
 from pipeline.files import staged, write_json
 from pipeline.progress import Progress
 from pipeline.settings import TrainStage
 from pipeline.training.device import prepare_device
 from pipeline.training.loop import train
 
-SHOWN = ("train/loss", "train/lr", "train/pictures_per_second", "val/bbox/AP", "val/bbox/AP50")
+SHOWN = ("train/loss", "train/lr", "train/pictures_per_second", "val/bbox/AP", "val/bbox/AP50", "val/segm/AP")
 """Figures of the progress line; all of them go to the curves."""
 
 
@@ -32,6 +35,9 @@ def run(cfg: TrainStage) -> None:
     """
     device = prepare_device(cfg.compute, cfg.seed)
     dataset = open_dataset(cfg.layout.validated)
+    if learns_masks(cfg.model):
+        for name in ("train", "val"):
+            require_masks(dataset.split(name), cfg.layout.validated)
     pictures = training_pictures(dataset.split("train"), cfg)
     model = build_detector(cfg.model, num_classes=len(dataset.classes))
     loaded = load_pretrained(model, cfg.model)
@@ -68,17 +74,22 @@ def training_pictures(split: Split, cfg: TrainStage) -> TrainingPictures:
     augmentation = Augmentation(
         cfg.model.input.short_side, cfg.model.input.long_side, augment.flip, augment.scale, augment.crop, augment.crop_least
     )
-    return TrainingPictures(split, augmentation, cfg.model.input.channels, cfg.seed)
+    return TrainingPictures(split, augmentation, cfg.model.input.channels, cfg.seed, masks=learns_masks(cfg.model))
 
 
 def validation(model: torch.nn.Module, dataset: Dataset, cfg: TrainStage, step: int) -> dict[str, float]:
-    """Box AP and AP50 of the model as it is now, on the validation split."""
+    """AP and AP50 of the model as it is now, on the validation split: of boxes, and of masks where it finds them."""
     backend = TorchBackend(model, cfg.compute.device)
     ids = [category.id for category in dataset.info.categories]
     split = dataset.split("val")
     predictions = predict_split(backend, split, cfg.model.input, model.divisor, cfg.train.batch, ids)  # type: ignore[arg-type]
-    metrics = evaluate_boxes(split, dataset.info.categories, predictions, "hotcoco")
-    return {f"val/{name}": metrics.numbers[name] for name in ("bbox/AP", "bbox/AP50") if metrics.numbers[name] >= 0}
+    truth = Truth.of(split, dataset.info.categories, masks=predictions.masks_D is not None)
+    return {
+        f"val/{task}/{name}": metrics.numbers[f"{task}/{name}"]
+        for task, metrics in evaluate_all(truth, predictions, "hotcoco").items()
+        for name in ("AP", "AP50")
+        if metrics.numbers[f"{task}/{name}"] >= 0
+    }
 
 
 def is_reproducible(name: str) -> bool:

@@ -1,14 +1,17 @@
 """Training batches: what the network is shown is what was labelled, whatever the augmentation and the number of workers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
+import ops_cuda
+from pipeline.data.annotations import PolygonPool
 from pipeline.data.augment import Augmentation
-from pipeline.data.loader import TrainingPictures, collate, training_batches
+from pipeline.data.loader import TrainingPictures, collate, pooled, training_batches
 
 PLAIN = Augmentation(short_side=48, long_side=64, flip=0.0, scale=(1.0, 1.0), crop=0.0, crop_least=1.0)
 WILD = Augmentation(short_side=48, long_side=96, flip=0.5, scale=(0.6, 1.6), crop=0.7, crop_least=0.5)
@@ -33,7 +36,7 @@ def test_boxes_follow_the_pixels_through_every_augmentation(seed: int) -> None:
     height, width = chance.integers(40, 120, 2)
     x1, y1 = int(chance.integers(0, width - 20)), int(chance.integers(0, height - 20))
     box = (x1, y1, x1 + int(chance.integers(12, 20)), y1 + int(chance.integers(12, 20)))
-    pixels_HW3, boxes_G4, labels_G = WILD(painted(height, width, [box]), np.array([box], float), np.array([3]), seed)
+    pixels_HW3, boxes_G4, labels_G, _ = WILD(painted(height, width, [box]), np.array([box], float), np.array([3]), seed)
     if len(labels_G) == 0:
         return
     np.testing.assert_allclose(boxes_G4[0], bright(pixels_HW3), atol=1.01)
@@ -70,7 +73,7 @@ def test_padding_is_right_and_bottom_with_truths_marked() -> None:
 
     samples = []
     for name, image, boxes in zip("ab", images, truths, strict=True):
-        pixels, scaled, labels = PLAIN(image, boxes, np.arange(len(boxes)), 0)
+        pixels, scaled, labels, _ = PLAIN(image, boxes, np.arange(len(boxes)), 0)
         samples.append(Sample(pixels.transpose(2, 0, 1), scaled, labels, name))
     batch = collate(samples, divisor=32)
     assert batch.images.pixels_N3HW.shape == (2, 3, 64, 64) and batch.images.pixels_N3HW.dtype == torch.uint8
@@ -121,3 +124,40 @@ def test_crowds_and_unknown_classes_are_not_taught(split) -> None:
     taught = sum(len(TrainingPictures(split, PLAIN, "rgb", seed=3)[place].labels_G) for place in range(7))
     annotations = split.annotations
     assert taught == int((~annotations.crowd_A & (annotations.label_A >= 0)).sum()) < len(annotations.label_A)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_outlines_follow_the_pixels_through_every_augmentation(seed: int) -> None:
+    """Triangles painted by Pillow: where the pixels are, the outline must be, rasterised in the box it ended up with."""
+    chance = np.random.default_rng(seed)
+    image, polygons, boxes = Image.new("RGB", (180, 140)), [], []
+    for corner in chance.permutation([(4, 4), (100, 10), (20, 80), (100, 80)])[:3]:
+        width, height, lean = chance.uniform(30, 55, 3)
+        triangle = corner + np.array([(0.0, 0), (width, 0), (lean, height)])
+        ImageDraw.Draw(image).polygon([tuple(point) for point in triangle.tolist()], fill=(255, 0, 0))
+        polygons.append([triangle])
+        boxes.append([*triangle.min(axis=0), *triangle.max(axis=0)])
+    found = replace(WILD, short_side=96, long_side=192)(image, np.array(boxes), np.arange(3), seed, PolygonPool.of(polygons))
+    assert found.polygons is not None and len(found.polygons.annotation_starts) == len(found.labels_G) + 1
+    batch = pooled([found.polygons], most=5)
+    assert batch is not None and batch.truth_starts.shape == (6,)
+    height, width = found.pixels_HW3.shape[:2]
+    whole = torch.tensor([[0.0, 0, max(height, width), max(height, width)]]).expand(len(found.labels_G), 4)
+    pools = batch.points_P2, batch.polygon_starts, batch.truth_starts
+    masks = ops_cuda.rasterise_polygons(*pools, whole, torch.arange(len(whole)), max(height, width)).any(dim=0)
+    painted_HW = found.pixels_HW3[..., 0] > 127
+    if len(whole) == 3:  # no triangle was cut away: every red pixel is in an outline
+        union = masks[:height, :width].numpy() | painted_HW
+        assert (masks[:height, :width].numpy() & painted_HW).sum() > 0.9 * union.sum()
+
+
+def test_a_batch_pools_the_outlines_of_its_pictures(split) -> None:
+    """Truth g of picture n finds its own polygons, padded truths and pictures without truths none."""
+    squares = [[np.full((4, 2), 10.0 * n + g) for _ in range(g + 1)] for n in range(2) for g in range(2)]
+    pools = [PolygonPool.of(squares[:2]), PolygonPool.of([]), PolygonPool.of(squares[2:3])]
+    batch = pooled(pools, most=3)
+    assert batch is not None
+    assert np.diff(batch.truth_starts).tolist() == [1, 2, 0, 0, 0, 0, 1, 0, 0]
+    assert batch.points_P2[batch.polygon_starts[batch.truth_starts[1]], 0] == 1
+    assert batch.points_P2[batch.polygon_starts[batch.truth_starts[6]], 0] == 10
+    assert pooled([], most=3) is None

@@ -1,6 +1,6 @@
 """The gate's rules, on made-up figures; tests/stages runs it on real files."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -13,14 +13,14 @@ GATE = Gate(fp32_ap=0.001, int8_ap=0.02)
 
 @dataclass
 class Metrics:
-    """As much of BoxMetrics as the gate reads."""
+    """As much of CocoMetrics as the gate reads."""
 
     ap: float
     per_class: dict[str, float] = field(default_factory=dict)
 
     @property
     def numbers(self) -> dict[str, float]:
-        return {"bbox/AP": self.ap, "bbox/AP50": self.ap}
+        return {f"{task}/{name}": self.ap for task in ("bbox", "segm") for name in ("AP", "AP50")}
 
 
 def parity(torch: float, onnx: float, int8: float) -> Parity:
@@ -64,3 +64,11 @@ def test_a_loss_on_hosts_with_exact_integers_counts_as_much() -> None:
     with pytest.raises(GateError, match=r"int8_exact file .*0\.0300 AP.*int8_ap"):
         both.require(GATE)
     assert both.figures()["export/int8_exact/AP_loss"] == pytest.approx(0.03)
+
+
+def test_masks_are_held_to_the_same_limits_under_their_own_names() -> None:
+    masks = replace(parity(0.5, 0.5, 0.47), task="segm")
+    with pytest.raises(GateError, match=r"int8 file differs from torch by 0\.0300 AP of masks; export\.gate\.int8_ap"):
+        masks.require(GATE)
+    assert masks.figures()["export/int8/segm/AP_loss"] == pytest.approx(0.03)
+    assert not masks.figures().keys() & parity(0.5, 0.5, 0.47).figures().keys()

@@ -10,7 +10,7 @@ import yaml
 from pipeline.detector.build import build_detector
 from pipeline.detector.config import FasterRCNNConfig, ModelConfig, RetinaNetConfig
 from pipeline.detector.detector import Detector
-from pipeline.structures import Images, Targets
+from pipeline.structures import Images, Polygons, Targets
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "model"
 
@@ -22,6 +22,12 @@ def read_config(name: str) -> ModelConfig:
 
 def tiny_two_stage() -> FasterRCNNConfig:
     cfg = read_config("faster_rcnn_tiny")
+    assert isinstance(cfg, FasterRCNNConfig)
+    return cfg
+
+
+def tiny_masks() -> FasterRCNNConfig:
+    cfg = read_config("mask_rcnn_tiny")
     assert isinstance(cfg, FasterRCNNConfig)
     return cfg
 
@@ -42,17 +48,6 @@ def tiny_one_stage() -> RetinaNetConfig:
     )
 
 
-def small_graph(cfg: FasterRCNNConfig) -> FasterRCNNConfig:
-    """The same detector on two backbone stages: tracing takes seconds per hundred operators."""
-    levels = ("p2", "p3", "p4")
-    return replace(
-        cfg,
-        fpn=replace(cfg.fpn, stages=("res2", "res3"), top="maxpool"),
-        rpn=replace(cfg.rpn, levels=levels),
-        roi=replace(cfg.roi, levels=levels[:2]),
-    )
-
-
 def lively(cfg: ModelConfig, classes: int = 3, seed: int = 0) -> Detector:
     """A model whose random weights give many different scores, so that thresholds, NMS and limits all have work."""
     torch.manual_seed(seed)
@@ -61,7 +56,15 @@ def lively(cfg: ModelConfig, classes: int = 3, seed: int = 0) -> Detector:
     with torch.no_grad():
         model.features(batch(model, [(64, 64)])[0])  # moves batch statistics off their defaults
         for name, parameter in model.named_parameters():
-            if name.endswith(("objectness_logits.weight", "cls_score.weight", "anchor_deltas.weight", "bbox_pred.weight")):
+            if name.endswith(
+                (
+                    "objectness_logits.weight",
+                    "cls_score.weight",
+                    "anchor_deltas.weight",
+                    "bbox_pred.weight",
+                    "mask_head.predictor.weight",
+                )
+            ):
                 parameter.normal_(std=1.5 / parameter[0].numel() ** 0.5)
             if name == "head.cls_score.bias":
                 parameter.fill_(-3)
@@ -71,7 +74,7 @@ def lively(cfg: ModelConfig, classes: int = 3, seed: int = 0) -> Detector:
 def batch(
     model: Detector, sizes: list[tuple[int, int]], truths: int = 4, classes: int = 3, seed: int = 1
 ) -> tuple[Images, Targets]:
-    """Random pictures of the sizes, padded to the divisor, and up to `truths` boxes each; image 0 has the most."""
+    """Random pictures of the sizes, padded to the divisor, and up to `truths` diamonds each; image 0 has the most."""
     generator = torch.Generator().manual_seed(seed)
     extent = torch.tensor(sizes)
     height, width = (-(-int(side) // model.divisor) * model.divisor for side in extent.amax(0))
@@ -83,4 +86,14 @@ def batch(
         side = torch.rand(count, 2, generator=generator) * torch.tensor([w, h]) * 0.35 + 3
         boxes[n, :count] = torch.cat([corner, corner + side], 1)
         labels[n, :count] = torch.randint(0, classes, (count,), generator=generator)
-    return Images(pixels, extent), Targets(boxes, labels)
+    return Images(pixels, extent), Targets(boxes, labels, diamonds(boxes, labels))
+
+
+def diamonds(boxes_NG4: torch.Tensor, labels_NG: torch.Tensor) -> Polygons:
+    """A diamond in every real box."""
+    real = labels_NG.flatten() >= 0
+    x1, y1, x2, y2 = boxes_NG4.flatten(0, 1)[real].double().unbind(1)
+    corners = [((x1 + x2) / 2, y1), (x2, (y1 + y2) / 2), ((x1 + x2) / 2, y2), (x1, (y1 + y2) / 2)]
+    points = torch.stack([torch.stack(corner, 1) for corner in corners], 1).flatten(0, 1)
+    owned = torch.cat([torch.zeros(1, dtype=torch.int64), real.to(torch.int64).cumsum(0)])
+    return Polygons(points, torch.arange(int(owned[-1]) + 1) * 4, owned)

@@ -13,8 +13,8 @@ from pipeline.detector.build import build_detector
 from pipeline.detector.compact import compact
 from pipeline.detector.config import ModelConfig, ProposalNetworkConfig
 from pipeline.detector.losses import Losses
-from pipeline.structures import Images, Targets
-from tests.detector.models import batch, lively, tiny_one_stage, tiny_two_stage
+from pipeline.structures import Images, Polygons, Targets
+from tests.detector.models import batch, diamonds, lively, tiny_masks, tiny_one_stage, tiny_two_stage
 
 
 def tiny_proposals() -> ProposalNetworkConfig:
@@ -26,6 +26,7 @@ def tiny_proposals() -> ProposalNetworkConfig:
 
 CONFIGS: dict[str, tuple[Callable[[], ModelConfig], int]] = {
     "faster_rcnn": (tiny_two_stage, 3),
+    "mask_rcnn": (tiny_masks, 3),
     "retinanet": (tiny_one_stage, 3),
     "rpn": (tiny_proposals, 1),
 }
@@ -51,7 +52,9 @@ def test_no_host_synchronisation(name: str) -> None:
     with FakeTensorMode():
         model = build_detector(cfg(), classes)
         pixels, sizes = torch.empty(2, 3, 64, 96, dtype=torch.uint8), torch.empty(2, 2, dtype=torch.int64)
-        images, targets = Images(pixels, sizes), Targets(torch.empty(2, 5, 4), torch.empty(2, 5, dtype=torch.int64))
+        starts = torch.empty(9, dtype=torch.int64), torch.empty(11, dtype=torch.int64)
+        polygons = Polygons(torch.empty(40, 2, dtype=torch.float64), *starts)
+        images, targets = Images(pixels, sizes), Targets(torch.empty(2, 5, 4), torch.empty(2, 5, dtype=torch.int64), polygons)
         losses = model.losses(images, targets)
         losses.total().backward()
         assert losses.finite_N.shape == (2,)
@@ -78,7 +81,8 @@ def test_padded_truths_change_nothing(name: str) -> None:
     model, classes = make(name)
     images, targets = batch(model, [(64, 64), (40, 60)], truths=3, classes=classes)
     padding = torch.full((2, 4, 4), 7.0), torch.full((2, 4), -1)
-    more = Targets(torch.cat([targets.boxes_NG4, padding[0]], 1), torch.cat([targets.labels_NG, padding[1]], 1))
+    boxes, labels = torch.cat([targets.boxes_NG4, padding[0]], 1), torch.cat([targets.labels_NG, padding[1]], 1)
+    more = Targets(boxes, labels, diamonds(boxes, labels))
     in_order = [m for m in (getattr(model, "proposal_generator", None), getattr(model, "roi_heads", None)) if m is not None]
     for module in in_order:
         module.sampler = replace(module.sampler, order="first")
@@ -106,7 +110,7 @@ def test_pixels_outside_the_picture_do_not_matter(name: str) -> None:
 
 
 def test_compaction_changes_nothing() -> None:
-    model, _ = make("faster_rcnn")
+    model, _ = make("mask_rcnn")
     images, targets = batch(model, [(64, 64), (20, 16), (64, 30)])
     outcomes = []
     for enabled in (True, False):
@@ -122,6 +126,10 @@ def test_compaction_changes_nothing() -> None:
     (found, losses, gradients), (padded, padded_losses, padded_gradients) = outcomes
     assert torch.equal(found.count_N, padded.count_N) and torch.equal(found.labels_ND, padded.labels_ND)
     torch.testing.assert_close(found.boxes_ND4, padded.boxes_ND4, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.masks_NDMM, padded.masks_NDMM, rtol=0, atol=1e-5)
+    assert float(found.masks_NDMM.std()) > 0.05 and losses.counts.keys() == padded_losses.counts.keys()
+    for count in losses.counts:
+        torch.testing.assert_close(losses.counts[count], padded_losses.counts[count])
     for term in losses.terms:
         torch.testing.assert_close(losses.terms[term], padded_losses.terms[term])
     for key, gradient in gradients.items():
@@ -187,3 +195,42 @@ def test_an_image_alone_and_in_a_batch_is_the_same(name: str) -> None:
             alone = model.detect(Images(images.pixels_N3HW[n : n + 1], images.sizes_N2[n : n + 1]))
             np.testing.assert_array_equal(alone.labels_ND[0], together.labels_ND[n])
             np.testing.assert_allclose(alone.boxes_ND4[0], together.boxes_ND4[n], atol=1e-3)
+
+
+def test_masks_are_those_of_each_detections_own_class_and_box() -> None:
+    """One detection by hand: its region through the head, the predicted class's channel, the sigmoid; padding is zero."""
+    model, _ = make("mask_rcnn")
+    images, _ = batch(model, [(64, 64), (40, 60)])
+    with torch.no_grad():
+        found, features = model.detect(images), model.features(images)
+    assert found.masks_NDMM.shape == (*found.labels_ND.shape, 14, 14)
+    assert not found.masks_NDMM[found.labels_ND < 0].any()
+    head, levels = model.roi_heads.mask_head, [features[level] for level in model.roi_heads.levels]
+    for n, d in ((0, 0), (1, int(found.count_N[1]) - 1)):
+        one = compact(torch.tensor([[False], [False]]).index_fill(0, torch.tensor(n), True))
+        region = head.pooler(levels, found.boxes_ND4[:, [d]], one)
+        channels = head.predictor(torch.relu(head.deconv(torch.relu(head.mask_fcn1(region)))))
+        torch.testing.assert_close(found.masks_NDMM[n, d], channels[0, found.labels_ND[n, d]].sigmoid())
+
+
+def test_masks_learn_a_diamond() -> None:
+    """The targets reach the right regions: some steps on one picture teach the mask head its truths' shape."""
+    model, _ = make("mask_rcnn")
+    images, targets = batch(model, [(64, 64)], truths=3)
+    optimizer = torch.optim.Adam(model.roi_heads.mask_head.parameters(), lr=0.01)
+    model.train()
+    history = []
+    for step in range(60):
+        losses = model.losses(images, targets, torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        losses.terms["loss_mask"].backward()
+        optimizer.step()
+        history.append(float(losses.counts["mask_rcnn/accuracy"]))
+    assert sum(history[:3]) / 3 < 0.75 and sum(history[-5:]) / 5 > 0.9
+
+
+def test_a_mask_model_without_polygons_is_told_so() -> None:
+    model, _ = make("mask_rcnn")
+    images, targets = batch(model, [(64, 64)])
+    with pytest.raises(ValueError, match=r"targets\.polygons is None"):
+        model.train().losses(images, Targets(targets.boxes_NG4, targets.labels_NG))

@@ -10,7 +10,7 @@ from pipeline.deploy.onnx import export_onnx
 from pipeline.detector.config import ModelConfig
 from pipeline.detector.detector import Detector
 from pipeline.structures import Images
-from tests.detector.models import batch, lively, small_graph, tiny_one_stage, tiny_two_stage
+from tests.detector.models import batch, lively, tiny_masks, tiny_one_stage
 
 SIZES = [
     [(64, 64)],
@@ -20,9 +20,9 @@ SIZES = [
 ]
 
 
-@pytest.fixture(scope="module", params=["faster_rcnn", "retinanet"])
+@pytest.fixture(scope="module", params=["mask_rcnn", "retinanet"])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Path]:
-    cfg: ModelConfig = tiny_one_stage() if request.param == "retinanet" else small_graph(tiny_two_stage())
+    cfg: ModelConfig = tiny_one_stage() if request.param == "retinanet" else tiny_masks()
     model, path = lively(cfg), tmp_path_factory.mktemp("onnx") / "detector.onnx"
     export_onnx(model, path, opset=20)
     return model, path
@@ -37,12 +37,16 @@ def test_onnx_equals_torch(exported: tuple[Detector, Path], sizes: list[tuple[in
     with torch.no_grad():
         expected = model.detect(images)
     feed = {"pixels": images.pixels_N3HW.numpy(), "sizes": images.sizes_N2.numpy()}
-    boxes, scores, labels, count = onnxruntime.InferenceSession(path).run(None, feed)
+    boxes, scores, labels, count, *masks = onnxruntime.InferenceSession(path).run(None, feed)
     assert expected.count_N.max() > 3, "the model must find something, or nothing is compared"
     np.testing.assert_array_equal(count, expected.count_N)
     np.testing.assert_array_equal(labels, expected.labels_ND)
     np.testing.assert_allclose(boxes, expected.boxes_ND4, rtol=0, atol=1e-3)
     np.testing.assert_allclose(scores, expected.scores_ND, rtol=0, atol=1e-4)
+    assert len(masks) == (expected.masks_NDMM is not None)
+    if expected.masks_NDMM is not None:
+        assert expected.masks_NDMM.std() > 0.05
+        np.testing.assert_allclose(masks[0], expected.masks_NDMM, rtol=0, atol=1e-3)
 
 
 def test_standard_operators_only(exported: tuple[Detector, Path]) -> None:
@@ -52,6 +56,24 @@ def test_standard_operators_only(exported: tuple[Detector, Path]) -> None:
     assert {domain.domain for domain in graph.opset_import} <= {""}
     assert not graph.functions
     onnx.checker.check_model(graph, full_check=True)
+
+
+def test_the_files_work_on_masks_grows_with_what_it_finds(exported: tuple[Detector, Path]) -> None:
+    """A mask head over every slot would cost more than the rest: the file drops empty slots before it."""
+    import onnx
+    import onnxruntime
+
+    model, path = exported
+    if not hasattr(model, "roi_heads"):
+        pytest.skip("RetinaNet has no mask head")
+    graph = onnx.load(path)
+    node = next(node for node in graph.graph.node if node.op_type == "ConvTranspose")
+    graph.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8).numpy()
+    for sizes, found in (([[0, 0], [0, 0]], 0), ([[64, 64], [0, 0]], 1), ([[64, 64], [64, 64]], 2)):
+        *_, count, _, upsampled = session.run(None, {"pixels": pixels, "sizes": np.array(sizes)})
+        assert len(upsampled) == 1 + count.sum() and (count > 0).sum() == found
 
 
 def test_nothing_found(exported: tuple[Detector, Path]) -> None:
@@ -67,6 +89,7 @@ def test_nothing_found(exported: tuple[Detector, Path]) -> None:
             expected = model.detect(images)
         assert expected.count_N[0] == 0
         feed = {"pixels": images.pixels_N3HW.numpy(), "sizes": images.sizes_N2.numpy()}
-        boxes, scores, labels, count = onnxruntime.InferenceSession(path).run(None, feed)
+        boxes, scores, labels, count, masks = onnxruntime.InferenceSession(path).run(None, feed)
+        assert not masks[0].any()
         assert count.tolist() == expected.count_N.tolist()
         assert (labels[0] == -1).all() and not boxes[0].any() and not scores[0].any()

@@ -198,7 +198,9 @@ def test_translation_stops_at_what_it_does_not_know(shared: Path) -> None:
         translate(options | {"MODEL.RPN.SPARKLE": 1})
     with pytest.raises(ConfigError, match=r"MODEL\.ROI_BOX_HEAD\.NORM='GN' is not supported"):
         translate(options | {"MODEL.ROI_BOX_HEAD.NORM": "GN"})
-    with pytest.raises(NotBuiltError, match="MASK_ON"):
+    with pytest.raises(NotBuiltError, match="KEYPOINT_ON"):
+        translate(options | {"MODEL.KEYPOINT_ON": True})
+    with pytest.raises(ConfigError, match=r"MODEL\.ROI_MASK_HEAD\.NAME is missing"):
         translate(options | {"MODEL.MASK_ON": True})
     missing = {key: value for key, value in options.items() if key != "MODEL.RPN.NMS_THRESH"}
     with pytest.raises(ConfigError, match=r"MODEL\.RPN\.NMS_THRESH is missing"):

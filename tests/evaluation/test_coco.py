@@ -9,24 +9,26 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
 
-from pipeline.evaluation.coco import ENGINES, BoxMetrics, measure
+from pipeline.evaluation.coco import ENGINES, CocoMetrics, measure
 from tests.evaluation.cases import Records, judge, predictions_of, truth_of
 
+TASKS = ["bbox", "segm"]
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 
 
-def measured(gt: dict[str, Any], dt: Records, engine: str) -> BoxMetrics:
-    return measure(truth_of(gt), predictions_of(dt), engine)
+def measured(gt: dict[str, Any], dt: Records, engine: str, task: str = "bbox") -> CocoMetrics:
+    return measure(truth_of(gt), predictions_of(dt), engine, task=task)
 
 
-def equal_to_judge(gt: dict[str, Any], dt: Records) -> None:
+def equal_to_judge(gt: dict[str, Any], dt: Records, task: str = "bbox") -> None:
     """Both engines give pycocotools' summary, per-class AP and curves on the same dictionaries."""
-    verdict = judge(gt, dt)
+    verdict = judge(gt, dt, task)
     precision_TRK = verdict.eval["precision"][..., 0, 2]
     for engine in ENGINES:
-        ours = measured(gt, dt, engine)
-        assert list(ours.numbers) == [f"bbox/{name}" for name in NAMES]
+        ours = measured(gt, dt, engine, task)
+        assert list(ours.numbers) == [f"{task}/{name}" for name in NAMES]
         np.testing.assert_allclose(list(ours.numbers.values()), verdict.stats, rtol=0, atol=1e-12, err_msg=engine)
         for place, one in enumerate(ours.classes):
             cells = precision_TRK[:, :, place]
@@ -38,32 +40,40 @@ def equal_to_judge(gt: dict[str, Any], dt: Records) -> None:
             np.testing.assert_allclose(curve.mean_R, precision_TRK[:, :, k].mean(axis=0), rtol=0, atol=1e-12, err_msg=engine)
 
 
-def published(shared: Path) -> tuple[dict[str, Any], Records, list[float]]:
+def published(shared: Path, task: str = "bbox") -> tuple[dict[str, Any], Records, list[float]]:
     folder = shared / "data/coco_eval_conformance"
     gt = json.loads((folder / "instances_val2014_100.json").read_text())
-    dt = json.loads((folder / "cocoapi/results/instances_val2014_fakebbox100_results.json").read_text())
-    return gt, dt, json.loads((folder / "expected_published.json").read_text())["bbox"]
+    dt = json.loads((folder / f"cocoapi/results/instances_val2014_fake{task}100_results.json").read_text())
+    return gt, dt, json.loads((folder / "expected_published.json").read_text())[task]
 
 
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_published_numbers_of_the_coco_api(shared, engine):
-    gt, dt, expected = published(shared)
-    np.testing.assert_allclose(list(measured(gt, dt, engine).numbers.values()), expected, rtol=0, atol=1e-12)
+def test_published_numbers_of_the_coco_api(shared, engine, task):
+    gt, dt, expected = published(shared, task)
+    np.testing.assert_allclose(list(measured(gt, dt, engine, task).numbers.values()), expected, rtol=0, atol=1e-12)
 
 
-def test_engines_equal_the_judge_on_the_published_case(shared):
-    gt, dt, _ = published(shared)
-    equal_to_judge(gt, dt)
+@pytest.mark.parametrize("task", TASKS)
+def test_engines_equal_the_judge_on_the_published_case(shared, task):
+    gt, dt, _ = published(shared, task)
+    equal_to_judge(gt, dt, task)
 
 
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_goldens_of_the_reference_implementation(shared, engine):
+def test_goldens_of_the_reference_implementation(shared, engine, task):
     with gzip.open(shared / "parity/cocoeval_data.json.gz") as file:
-        case = json.load(file)["bbox"]
+        case = json.load(file)[task]
+    if task == "segm":  # with a box beside the mask pycocotools takes its area for small, medium and large
+        case["dt"] = [{name: value for name, value in row.items() if name != "bbox"} for row in case["dt"]]
+        equal_to_judge(case["gt"], case["dt"], "segm")
     golden = np.load(shared / "parity/cocoeval.npz")
-    ours = measured(case["gt"], case["dt"], engine)
-    np.testing.assert_allclose(list(ours.numbers.values()), golden["bbox/stats_d2"], rtol=0, atol=1e-12)
-    precision_RK = golden["bbox/precision_d2"][0, :, :, 0, 2]
+    ours = measured(case["gt"], case["dt"], engine, task)
+    compared = [0, 1, 2, *range(6, 12)] if task == "segm" else range(12)
+    values, expected = (np.array([*numbers])[compared] for numbers in (ours.numbers.values(), golden[f"{task}/stats_d2"]))
+    np.testing.assert_allclose(values, expected, rtol=0, atol=1e-12)
+    precision_RK = golden[f"{task}/precision_d2"][0, :, :, 0, 2]
     for curve, expected_R in zip(ours.curves, precision_RK.T, strict=True):
         np.testing.assert_allclose(curve.iou50_R, expected_R, rtol=0, atol=1e-6)  # stored as float32
 
@@ -106,6 +116,61 @@ def cases(draw) -> tuple[dict[str, Any], Records]:
 @given(cases())
 def test_engines_equal_pycocotools_on_fuzzed_input(case):
     equal_to_judge(*case)
+
+
+@st.composite
+def mask_cases(draw) -> tuple[dict[str, Any], Records]:
+    """Small pictures full of rectangles, staircases and nothing: equal masks, empty ones, crowds, areas at a border."""
+    side = 128
+    images = [{"id": number, "height": side, "width": side} for number in range(1, draw(st.integers(1, 3)) + 1)]
+    categories = [{"id": n, "name": f"c{n}"} for n in range(1, draw(st.integers(1, 3)) + 1)]
+    place, length = st.sampled_from([0, 4, 8, 16, 64]), st.sampled_from([0, 1, 8, 31, 32, 33, 64])
+    shape = st.tuples(place, place, length, length, st.booleans())
+    image_id, category_id = st.integers(1, len(images)), st.integers(1, len(categories))
+
+    def bitmap(x: int, y: int, w: int, h: int, stairs: bool) -> np.ndarray:
+        mask = np.zeros((side, side), np.uint8, order="F")
+        mask[y : y + h, x : x + w] = 1
+        if stairs:
+            mask[y : y + h // 2, x : x + w // 2] = 0
+        return mask
+
+    def rle(shape: tuple[int, int, int, int, bool]) -> dict[str, Any]:
+        code = coco_mask.encode(bitmap(*shape))
+        return {"size": code["size"], "counts": code["counts"].decode()}
+
+    truths = draw(st.lists(st.tuples(image_id, category_id, shape, st.booleans()), max_size=8))
+    annotations = [
+        {
+            "id": n + 1,
+            "image_id": i,
+            "category_id": c,
+            "bbox": list(s[:4]),
+            "area": int(bitmap(*s).sum()),
+            "iscrowd": int(crowd and n % 3 == 0),
+            "segmentation": rle(s),
+        }
+        for n, (i, c, s, crowd) in enumerate(truths)
+    ]
+    score = st.sampled_from([0.0, 0.1, 0.5, 0.5, 0.9, 1.0])
+    found = draw(st.lists(st.tuples(image_id, category_id, shape, score), max_size=8))
+    shrunk = st.sampled_from([(0, 0), (1, 0), (2, 4), (8, 8), (16, 0)])
+    for i, c, (x, y, w, h, stairs), _ in truths:
+        for across, down in draw(st.lists(shrunk, max_size=2)):
+            found.append((i, c, (x, y, max(0, w - across), max(0, h - down), stairs), draw(score)))
+    dt = [{"image_id": i, "category_id": c, "segmentation": rle(s), "score": value} for i, c, s, value in found]
+    return {"images": images, "categories": categories, "annotations": annotations}, dt
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(mask_cases())
+def test_engines_equal_pycocotools_on_fuzzed_masks(case):
+    equal_to_judge(*case, task="segm")
+
+
+def test_boxes_alone_cannot_be_measured_as_masks():
+    with pytest.raises(ValueError, match="masks can be measured only"):
+        measured(scene([(1, 1, [0, 0, 40, 40])]), [], "hotcoco", "segm")
 
 
 def scene(truths: list[tuple[int, int, list[float]]], classes: int = 1) -> dict[str, Any]:

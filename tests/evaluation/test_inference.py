@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from pipeline.errors import DataError
 from pipeline.evaluation.coco import evaluate_boxes
@@ -84,3 +85,26 @@ def test_coco_results_format(dataset):
     x1, y1, x2, y2 = predictions.boxes_D4[0]
     assert rows[0]["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1], abs=1e-3)
     assert all(type(value) is int for value in (rows[0]["image_id"], rows[0]["category_id"]))
+
+
+def test_masks_are_run_lengths_in_the_pictures_own_pixels(dataset):
+    """A backend whose masks are the left half of each box: decoded they cover the left half of the found box, row by row."""
+    plain = TorchBackend(ColourDetector(), "cpu")
+
+    def halves(pixels_N3HW, sizes_N2):
+        raw = plain(pixels_N3HW, sizes_N2)
+        left = np.kron([[1.0, 0.0]], np.ones((20, 10))).astype(np.float32)
+        return raw | {"masks": np.broadcast_to(left, (*raw["scores"].shape, 20, 20))}
+
+    predictions = predict_split(halves, dataset.split("val"), RGB, 32, 3, [1, 4])
+    assert predictions.masks_D is not None and len(predictions.masks_D) == len(predictions)
+    masks_HWD = coco_mask.decode(predictions.masks_D)
+    assert masks_HWD.shape[:2] == (64, 64)
+    for d, (x1, y1, x2, y2) in enumerate(predictions.boxes_D4):
+        expected = np.zeros((64, 64))
+        expected[round(y1) : round(y2), round(x1) : round((x1 + x2) / 2)] = 1
+        assert abs(masks_HWD[..., d] - expected).sum() <= 2 * (y2 - y1) + (x2 - x1)
+    chosen = predictions.of(int(predictions.image_ids_D[-1]))
+    assert chosen.masks_D == predictions.masks_D[-len(chosen) :]
+    assert predictions.to_coco()[0]["segmentation"]["counts"] == predictions.masks_D[0]["counts"].decode()
+    assert predicted(dataset).masks_D is None

@@ -1,12 +1,20 @@
 """Ratings of single pictures, and the curves' figure and tables."""
 
 import csv
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 
+from pipeline.data.annotations import PolygonPool
 from pipeline.evaluation import curves
 from pipeline.evaluation.coco import measure
-from pipeline.evaluation.pictures import Rating, rate_pictures, worst_and_best
+from pipeline.evaluation.inference import Predictions
+from pipeline.evaluation.pictures import Rating, detection_panel, rate_pictures, truth_panel, worst_and_best
+from pipeline.evaluation.truth import Truth
+from pipeline.predict.postprocess import encode_mask
+from pipeline.predict.preprocess import read_image
+from tests.data.simple import simple_dataset
 from tests.evaluation.cases import predictions_of, truth_of
 
 
@@ -84,3 +92,23 @@ def test_nothing_to_draw_is_drawn_all_the_same():
     metrics = measure(*case([], []), "hotcoco")
     assert curves.figure(metrics).startswith(b"\x89PNG")
     assert curves.class_table(metrics) == b"class,AP,AP50,AR\n"
+
+
+def test_panels_show_masks_of_truth_and_detections(tmp_path):
+    """A triangle label and a half-covering detection are tinted where they lie, and only there."""
+    split = simple_dataset(tmp_path, pictures=1, side=640).split("val")
+    triangle = np.array([[300.0, 300], [600, 300], [300, 600]])
+    table = replace(split.annotations, polygons=PolygonPool.of([[triangle]] * 2))
+    split = replace(split, annotations=replace(table, boxes_A4=np.array([[300.0, 300, 600, 600]] * 2)))
+    truth = Truth.of(split, [SimpleNamespace(id=1, name="red"), SimpleNamespace(id=4, name="blue")], masks=True)
+    half = np.zeros((640, 640), bool)
+    half[320:400, 320:400] = True
+    ids, box = np.array([1]), np.array([[300.0, 300, 600, 600]])
+    predictions = Predictions(ids, box, np.array([0.9]), np.array([1]), [encode_mask(half)])
+    picture = read_image(split.path(0)).astype(int)
+    for panel, inside, outside in (
+        (truth_panel(split, truth, 0), (350, 350), (560, 560)),
+        (detection_panel(split, truth, predictions, 0, 0.5), (360, 360), (450, 350)),
+    ):
+        assert abs(panel[inside] - picture[inside]).max() > 20
+        assert (panel[outside] == picture[outside]).all()

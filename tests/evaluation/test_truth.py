@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
+from pipeline.data.annotations import PolygonPool
 from pipeline.errors import DataError
-from pipeline.evaluation.coco import BoxTruth
+from pipeline.evaluation.truth import Truth
 from tests.data.simple import simple_dataset
 
 
@@ -17,7 +19,7 @@ def dataset(tmp_path_factory):
 
 def truth(dataset, **changes):
     val = dataset.split("val")
-    return BoxTruth.of(replace(val, annotations=replace(val.annotations, **changes)), dataset.info.categories)
+    return Truth.of(replace(val, annotations=replace(val.annotations, **changes)), dataset.info.categories)
 
 
 def test_clean_labels_are_all_there(dataset):
@@ -55,4 +57,32 @@ def test_two_pictures_of_one_id_are_refused(dataset):
     val = dataset.split("val")
     twice = replace(val, images=replace(val.images, ids_I=np.array([1, 2, 2, 3])))
     with pytest.raises(DataError, match=r"(?s)image id 2.*pipeline validate"):
-        BoxTruth.of(twice, dataset.info.categories)
+        Truth.of(twice, dataset.info.categories)
+
+
+def test_masks_are_the_polygons_run_lengths_and_for_crowds_the_box(dataset):
+    """A triangle, plain and packed run lengths, and a crowd without a mask, against bitmaps made by hand."""
+    table, square = dataset.split("val").annotations, np.array([[10.0, 10], [20, 10], [20, 30], [10, 30]])
+    polygons = [[square] for _ in range(8)]
+    polygons[0], polygons[1], polygons[2] = [square, square + np.array([30, 0]), square[:2]], [], []
+    polygons[5] = []  # the crowd
+    spot = np.zeros((64, 64), np.uint8, order="F")
+    spot[3:5, 7] = 1
+    plain = {"size": [64, 64], "counts": [7 * 64 + 3, 2, 64 * 64 - 7 * 64 - 5]}
+    packed = {"size": [64, 64], "counts": coco_mask.encode(spot)["counts"].decode()}
+    changed = replace(table, polygons=PolygonPool.of(polygons), rle={1: plain, 2: packed})
+    val = replace(dataset.split("val"), annotations=changed)
+    masks = coco_mask.decode(Truth.of(val, dataset.info.categories, masks=True).masks_A).transpose(2, 0, 1)
+    both = np.zeros((64, 64), np.uint8)
+    both[10:30, 10:20] = both[10:30, 40:50] = 1
+    x1, y1, x2, y2 = table.boxes_A4[5].astype(int)
+    box = np.zeros((64, 64), np.uint8)
+    box[y1:y2, x1:x2] = 1
+    for row, expected in {0: both, 1: spot, 2: spot, 5: box}.items():
+        np.testing.assert_array_equal(masks[row], expected)
+    assert Truth.of(val, dataset.info.categories).masks_A is None
+
+
+def test_a_missing_mask_is_refused(dataset):
+    with pytest.raises(DataError, match="7 of 7 labels of the split val have no mask"):
+        Truth.of(dataset.split("val"), dataset.info.categories, masks=True)

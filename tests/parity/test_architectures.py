@@ -16,10 +16,10 @@ from pipeline.detector.build import build_detector
 from pipeline.detector.config import ModelConfig
 from pipeline.detector.detector import Detector
 from pipeline.detector.losses import Losses
-from pipeline.detector.postprocess import postprocess
+from pipeline.detector.postprocess import paste_masks, postprocess
 from pipeline.detector.pretrained.detectron2 import NotBuiltError, translate
 from pipeline.detector.weights import load_weights
-from pipeline.structures import Detections, Images, Targets
+from pipeline.structures import Detections, Images, Polygons, Targets
 from tests.parity.kit import Kit
 
 pytestmark = pytest.mark.parity
@@ -71,7 +71,21 @@ def inputs(kit: Kit, divisor: int) -> tuple[Images, Targets]:
     boxes, labels = np.zeros((len(truths), most, 4), np.float32), np.full((len(truths), most), -1)
     for n, (own_boxes, own_labels) in enumerate(truths):
         boxes[n, : len(own_boxes)], labels[n, : len(own_labels)] = own_boxes, own_labels
-    return Images(torch.from_numpy(pixels), torch.from_numpy(sizes)), Targets(torch.from_numpy(boxes), torch.from_numpy(labels))
+    polygons = outlines(kit, len(truths), most) if "gt/0/poly_xy" in kit.arrays.files else None
+    targets = Targets(torch.from_numpy(boxes), torch.from_numpy(labels), polygons)
+    return Images(torch.from_numpy(pixels), torch.from_numpy(sizes)), targets
+
+
+def outlines(kit: Kit, pictures: int, most: int) -> Polygons:
+    """The kit's polygons, one per truth, as the pools of a padded batch."""
+    points, lengths, owned = [], [], np.zeros((pictures, most), np.int64)
+    for i in range(pictures):
+        points.append(kit.arrays[f"gt/{i}/poly_xy"].reshape(-1, 2))
+        numbers = kit.arrays[f"gt/{i}/poly_len"]
+        lengths += (numbers // 2 if numbers.sum() == 2 * len(points[-1]) else numbers).tolist()
+        owned[i, : len(numbers)] = 1
+    starts = [np.cumsum([0, *values]) for values in (lengths, owned.reshape(-1).tolist())]
+    return Polygons(torch.from_numpy(np.concatenate(points)), *map(torch.from_numpy, starts))
 
 
 def close(actual: Any, expected: Any, *, rtol: float = 0.0, atol: float = 0.0, what: str) -> None:
@@ -135,6 +149,28 @@ def test_detections(case: Case, stage: str) -> None:
         else:  # proposals keep their logits
             logits = torch.logit(found.scores_ND[i, :count].double())
             close(logits, case.kit.arrays[f"{stage}/{i}/logits"], rtol=1e-3, atol=1e-3, what=f"logits of image {i}")
+
+
+def test_masks(case: Case) -> None:
+    """Probabilities in the boxes' frames, then full pictures: of an instance's pixels at most 0.05 % may flip."""
+    if case.detections.masks_NDMM is None:
+        pytest.skip(f"{case.kit.name} has no mask head")
+    out_sizes = torch.from_numpy(case.kit.arrays["inputs/out_hw"])
+    final = postprocess(case.detections, case.images.sizes_N2, out_sizes)
+    assert final.masks_NDMM is not None
+    for i, (height, width) in enumerate(out_sizes.tolist()):
+        count, masks = int(case.detections.count_N[i]), case.detections.masks_NDMM[i]
+        close(masks[:12], case.kit.arrays[f"infer/{i}/mask_probs_first12"], atol=1e-4, what=f"masks of image {i}")
+        stats = torch.stack([masks[:count].mean(dim=(1, 2)), masks[:count].flatten(1).std(dim=1, correction=0)], dim=1)
+        close(stats, case.kit.arrays[f"infer/{i}/mask_probs_mean_std"], atol=1e-4, what=f"mean and deviation of image {i}")
+        assert not masks[count:].any()
+        count = int(final.count_N[i])
+        pasted = paste_masks(final.masks_NDMM[i, :count], final.boxes_ND4[i, :count], height, width)
+        shape = case.kit.arrays[f"final/{i}/masks_shape"]
+        expected = np.unpackbits(case.kit.arrays[f"final/{i}/masks_packed"])[: np.prod(shape)].reshape(shape).astype(bool)
+        sides = (final.boxes_ND4[i, :count, 2:] - final.boxes_ND4[i, :count, :2]).prod(dim=1).numpy()
+        flipped = (pasted.numpy() != expected).sum(axis=(1, 2))
+        assert (flipped <= 0.0005 * sides).all(), f"image {i}: {flipped.max()} pixels of a mask differ"
 
 
 @pytest.mark.parametrize("mode", ["train_first", "train_all"])

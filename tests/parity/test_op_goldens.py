@@ -11,6 +11,7 @@ from torch import Tensor
 import ops_cuda
 from pipeline.detector.anchors import AnchorGenerator
 from pipeline.detector.box_coding import LARGEST_LOG_RATIO, BoxCoder, clip_boxes
+from pipeline.detector.postprocess import paste_masks
 from pipeline.detector.rpn import select_proposals
 from pipeline.detector.select import Selection
 
@@ -78,6 +79,20 @@ def test_matcher(golden: Any, matcher: str) -> None:
     match, label = ops_cuda.match_ious(iou, torch.ones(iou.shape[:2], dtype=torch.bool), *MATCHERS[matcher])
     assert match[0].tolist() == golden(f"matcher/{matcher}_match").tolist()
     assert label[0].tolist() == golden(f"matcher/{matcher}_label").tolist()
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_mask_targets(golden: Any, number: int) -> None:
+    points, box = golden(f"poly/{number}/xy").reshape(-1, 2), golden(f"poly/{number}/box").float()
+    pools = points, torch.tensor([0, len(points)]), torch.tensor([0, 1])
+    for size in (14, 28):
+        mask = ops_cuda.rasterise_polygons(*pools, box[None], torch.tensor([0]), size)
+        assert torch.equal(mask[0], golden(f"poly/{number}/mask{size}"))
+
+
+def test_pasted_masks(golden: Any) -> None:
+    height, width = golden("paste/hw").tolist()
+    assert torch.equal(paste_masks(golden("paste/masks"), golden("paste/boxes"), height, width), golden("paste/out_0.5"))
 
 
 @pytest.mark.parametrize(("alpha", "gamma"), [("0.25", "2.0"), ("-1", "2.0"), ("0.5", "0.0")])

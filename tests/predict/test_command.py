@@ -78,3 +78,17 @@ def test_wrong_options_are_settings_errors(arguments):
 def test_an_output_folder_that_is_a_file_is_said(tmp_path, pictures):
     with pytest.raises(UserError, match="cannot be written"):
         predict.run([pictures[0], "--model", str(write_toy(tmp_path / "onnx")), "--out", pictures[2]])
+
+
+def test_masks_are_drawn_and_written(tmp_path, pictures):
+    from pycocotools import mask as coco_mask
+
+    model, out = write_toy(tmp_path / "onnx", masks=True), tmp_path / "out"
+    predict.run([pictures[0], "--model", str(model), "--out", str(out), "--threshold", "1"])
+    detection = json.loads((out / "predictions.json").read_text())[0]["detections"][0]
+    assert detection["mask"]["size"] == [64, 96]
+    assert coco_mask.toBbox(detection["mask"]).tolist() == [0, 0, 48, 32]
+    assert 0.97 * 48 * 32 < coco_mask.area(detection["mask"]) < 48 * 32, "all but the corners"
+    drawn = np.asarray(Image.open(out / "red.png"))
+    assert (drawn[100, 100] != [255, 0, 0]).any(), "inside the mask the picture is tinted"
+    assert drawn[400, 600].tolist() == [255, 0, 0]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.predict.draw import class_colour, draw_boxes
+from pipeline.predict.draw import class_colour, draw_boxes, tint_masks
 
 
 def test_sides_lie_where_the_box_says_in_its_colour():
@@ -38,3 +38,17 @@ def test_a_caption_at_the_upper_edge_is_seen():
 
 def test_no_boxes():
     assert draw_boxes(np.zeros((640, 640, 3), np.uint8), np.zeros((0, 4)), []).shape == (640, 640, 3)
+
+
+def test_masks_are_tinted_inside_and_edged_in_their_colour():
+    image, mask = np.full((20, 30, 3), 100, np.uint8), np.zeros((20, 30), bool)
+    mask[5:10, 8:20] = True
+    drawn = tint_masks(image, iter([mask]), [(200, 0, 100)])
+    assert drawn[5, 8].tolist() == drawn[9, 12].tolist() == [200, 0, 100]
+    assert drawn[7, 12].tolist() == [145, 55, 100]
+    assert (drawn[~mask] == 100).all() and (image == 100).all()
+
+
+def test_no_masks_leave_the_picture():
+    image = np.full((20, 30, 3), 100, np.uint8)
+    assert (tint_masks(image, iter([]), [(1, 2, 3)]) == image).all()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.predict.postprocess import to_picture
+from pipeline.predict.postprocess import encode_mask, paste_mask, to_picture
 
 
 def test_rescaled_clipped_and_empties_dropped():
@@ -41,3 +41,40 @@ def test_equal_to_the_detectors_own():
         np.testing.assert_array_equal(scores[i][rows], expected.scores_ND[i, :kept].numpy())
         np.testing.assert_array_equal(labels[i][rows], expected.labels_ND[i, :kept].numpy())
     assert dropped > 100
+
+
+def test_pasted_masks_of_the_reference(shared):
+    golden = np.load(shared / "parity/ops.npz")
+    height, width = golden["paste/hw"].tolist()
+    ours = [paste_mask(m, b, height, width) for m, b in zip(golden["paste/masks"], golden["paste/boxes"], strict=True)]
+    np.testing.assert_array_equal(ours, golden["paste/out_0.5"])
+
+
+@pytest.mark.parametrize("kind", ["smooth", "hard", "tied"])
+def test_pasted_masks_equal_the_detectors_own(kind):
+    """Thin, huge and tiny boxes; masks of 0 and 1 whose edges fall on pixels' centres meet the threshold exactly."""
+    torch = pytest.importorskip("torch")
+    from pipeline.detector.postprocess import paste_masks
+
+    random = np.random.default_rng(0)
+    height, width, d = 37, 53, 300
+    corner = random.uniform(0, 1, (d, 2)) * [width - 1, height - 1]
+    side = random.choice([0.01, 0.7, 3, 20, 53], (d, 2)) * random.uniform(0.5, 1, (d, 2))
+    boxes = np.concatenate([corner, np.minimum(corner + side, [width, height])], axis=1).astype(np.float32)
+    masks = random.random((d, 14, 14)).astype(np.float32)
+    if kind != "smooth":
+        masks = np.round(masks)
+    if kind == "tied":
+        boxes = np.round(boxes * 2) / 2
+        boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+    expected = paste_masks(torch.from_numpy(masks[: len(boxes)]), torch.from_numpy(boxes), height, width).numpy()
+    ours = np.array([paste_mask(m, b, height, width) for m, b in zip(masks, boxes, strict=False)])
+    assert 0.01 < expected.mean() < 0.5
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_run_lengths_decode_to_the_mask():
+    from pycocotools import mask as coco_mask
+
+    mask = np.random.default_rng(0).random((9, 14)) < 0.4
+    np.testing.assert_array_equal(coco_mask.decode([encode_mask(mask)])[:, :, 0], mask)

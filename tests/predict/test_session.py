@@ -90,3 +90,19 @@ def test_a_graph_with_other_outputs_is_refused(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "other.onnx")
     with pytest.raises(DataError, match="it has no boxes, count, labels, pixels, scores, sizes"):
         OnnxBackend(tmp_path / "other.onnx")
+
+
+def test_masks_come_back_in_the_pictures_own_pixels(tmp_path):
+    found = Detector.open(write_toy(tmp_path, masks=True)).predict_batch([picture(128, 192, 255, 0), picture(64, 96, 9, 0)], 0.6)
+    first, second = found[0].masks()
+    whole, half = np.zeros((2, 128, 192), bool)
+    whole[:64, :96], half[32:80, 96:192] = True, True
+    # The grid is zero outside, so corners are rounded off; between full and empty cells the edge is within half a cell.
+    assert first[1:63, 30:66].all() and not first[~whole].any() and (first != whole).sum() < 0.03 * whole.sum()
+    assert not second[~whole & ~half].any() and (second != half).sum() < 0.1 * half.sum()
+    assert found[1].masks_DMM is not None and len(found[1].masks_DMM) == len(found[1].classes)
+
+
+def test_a_detector_of_boxes_has_no_masks(toy):
+    found = Detector.open(toy).predict(picture(64, 96, 255, 0))
+    assert found.masks_DMM is None and list(found.masks()) == []

@@ -13,7 +13,11 @@ SCORES_D = np.array([1.0, 0.6, 0.4], np.float32)
 LABELS_D = np.array([1, 0, 0], np.int64)
 
 
-def write_toy(folder: Path, channels: str = "rgb", broken: bool = False) -> Path:
+MASKS_DMM = np.stack([np.ones((4, 4)), np.kron([[1, 1], [0, 0]], np.ones((2, 2))), np.zeros((4, 4))]).astype(np.float32)
+"""A full mask, the upper half of a box, and nothing."""
+
+
+def write_toy(folder: Path, channels: str = "rgb", broken: bool = False, masks: bool = False) -> Path:
     """deploy.json and detector.onnx in `folder`; the float and the INT8 entry name the same file."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -47,6 +51,13 @@ def write_toy(folder: Path, channels: str = "rgb", broken: bool = False) -> Path
         helper.make_node("Add", ["zero_N1", "ones_D"], ["ones_ND"]),
         helper.make_node("ReduceSum", ["ones_ND", "axis1"], ["count"], keepdims=0),
     ]
+    if masks:
+        constants |= {"masks_1DMM": MASKS_DMM[None], "axes23": np.array([2, 3], np.int64)}
+        nodes += [
+            helper.make_node("Sub", ["scores", "scores"], ["zero_ND"]),
+            helper.make_node("Unsqueeze", ["zero_ND", "axes23"], ["zero_ND11"]),
+            helper.make_node("Add", ["zero_ND11", "masks_1DMM"], ["masks"]),
+        ]
     graph = helper.make_graph(
         nodes,
         "toy",
@@ -59,6 +70,7 @@ def write_toy(folder: Path, channels: str = "rgb", broken: bool = False) -> Path
             helper.make_tensor_value_info("scores", f32, ["N", d]),
             helper.make_tensor_value_info("labels", i64, ["N", d]),
             helper.make_tensor_value_info("count", i64, ["N"]),
+            *([helper.make_tensor_value_info("masks", f32, ["N", d, 4, 4])] if masks else []),
         ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )

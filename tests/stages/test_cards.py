@@ -52,7 +52,7 @@ def test_figures_of_the_model_card_are_those_of_the_metrics(line: Layout) -> Non
     for share in ("share_int8", "share_int8_nodes"):
         assert f"(share {shown(quantized[f'quantize/{share}'])})" in card
     for backend in ("onnx", "int8", "int8_exact"):
-        assert f"- **Loss of box AP, {COLUMNS[backend]}**: {shown(exported[f'export/{backend}/AP_loss'])}" in card
+        assert f"- **Loss of bbox AP, {COLUMNS[backend]}**: {shown(exported[f'export/{backend}/AP_loss'])}" in card
     settings = table(card, "setting")
     assert settings["train.steps"]["value"] == "240" and settings["train.optimizer.lr"]["value"] == "0.002"
     assert open_dataset(line.validated).info.digest in card

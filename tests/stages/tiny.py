@@ -22,6 +22,9 @@ TINY = (
     "tracking=off",
 )
 
+MASKS = ("model=mask_rcnn_tiny", "train.steps=200", "quantize.pictures=4")
+"""On top: the same detector with a mask head."""
+
 
 def run_stages(root: Path, layout: Layout, stages: Sequence[str], overrides: Sequence[str] = ()) -> None:
     """Run `stages` in this process, with the settings of the checkout at `root` and files in `layout`."""

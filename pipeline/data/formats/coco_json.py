@@ -129,7 +129,7 @@ class _Columns:
     area: "array[float]" = field(default_factory=lambda: array("d"))
     crowd: "array[int]" = field(default_factory=lambda: array("b"))
     source_ids: list[int | str | None] = field(default_factory=list)
-    points: "array[float]" = field(default_factory=lambda: array("f"))
+    points: "array[float]" = field(default_factory=lambda: array("d"))
     polygon_starts: "array[int]" = field(default_factory=lambda: array("q", [0]))
     annotation_starts: "array[int]" = field(default_factory=lambda: array("q", [0]))
     rle: dict[int, Record] = field(default_factory=dict)
@@ -162,7 +162,7 @@ class _Columns:
         boxes_A4 = np.frombuffer(self.boxes, np.float64).reshape(-1, 4)
         count = len(self.ids)
         pool = PolygonPool(
-            np.array(self.points, np.float32).reshape(-1, 2),
+            np.array(self.points, np.float64).reshape(-1, 2),
             np.array(self.polygon_starts, np.int64),
             np.array(self.annotation_starts, np.int64),
         )

@@ -31,7 +31,7 @@ def translate(options: Mapping[str, Any]) -> ModelConfig:
     architecture = given.take("MODEL.META_ARCHITECTURE")
     if architecture not in ARCHITECTURES:
         raise NotBuiltError("MODEL.META_ARCHITECTURE", architecture, f"is not built. Choices: {', '.join(ARCHITECTURES)}")
-    for extra in ("MODEL.MASK_ON", "MODEL.KEYPOINT_ON", "MODEL.DENSEPOSE_ON"):
+    for extra in ("MODEL.KEYPOINT_ON", "MODEL.DENSEPOSE_ON"):
         if given.take(extra, False):
             raise NotBuiltError(extra, True, "is not built")
     settings = ARCHITECTURES[architecture](given)
@@ -87,6 +87,7 @@ def _faster_rcnn(given: _Options) -> dict[str, Any]:
 
 def _proposal_network(given: _Options) -> dict[str, Any]:
     given.need("MODEL.PROPOSAL_GENERATOR.NAME", "RPN")
+    given.need("MODEL.MASK_ON", False)
     settings = {"kind": "rpn", **_shared(given), "rpn": _rpn(given)}
     given.ignore("MODEL.ROI_", "TEST.DETECTIONS_PER_IMAGE")
     return settings
@@ -115,6 +116,7 @@ def _retinanet(given: _Options) -> dict[str, Any]:
         },
     }
     given.need("MODEL.RETINANET.NORM", "")
+    given.need("MODEL.MASK_ON", False)
     given.ignore("MODEL.RETINANET.NUM_CLASSES", "MODEL.PROPOSAL_GENERATOR.")
     return settings
 
@@ -127,7 +129,8 @@ def _shared(given: _Options) -> dict[str, Any]:
     top = given.choose("MODEL.BACKBONE.NAME", BACKBONES)
     given.need("MODEL.FPN.NORM", "")
     given.need("MODEL.RESNETS.RES5_DILATION", 1)
-    given.need("MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False] * 4)
+    if any(given.take("MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False] * 4)):
+        raise NotBuiltError("MODEL.RESNETS.DEFORM_ON_PER_STAGE", True, "is not built")
     given.ignore("MODEL.RESNETS.DEFORM_", "MODEL.RESNETS.OUT_FEATURES", "INPUT.MASK_FORMAT", "MODEL.ANCHOR_GENERATOR.ANGLES")
     given.need("MODEL.ANCHOR_GENERATOR.NAME", "DefaultAnchorGenerator")
     return {
@@ -203,13 +206,7 @@ def _roi(given: _Options) -> dict[str, Any]:
         "match": _match(given, "MODEL.ROI_HEADS", low_quality=False),
         "sample": _sample(given, "MODEL.ROI_HEADS"),
         "append_truths": given.take("MODEL.ROI_HEADS.PROPOSAL_APPEND_GT"),
-        "pooler": {
-            "size": given.take("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION"),
-            "sampling_ratio": given.take("MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"),
-            "aligned": given.choose("MODEL.ROI_BOX_HEAD.POOLER_TYPE", POOLERS),
-            "canonical_size": 224,
-            "canonical_level": 4,
-        },
+        "pooler": _pooler(given, "MODEL.ROI_BOX_HEAD"),
         "head": {
             "convs": given.take("MODEL.ROI_BOX_HEAD.NUM_CONV"),
             "conv_channels": given.take("MODEL.ROI_BOX_HEAD.CONV_DIM"),
@@ -224,6 +221,34 @@ def _roi(given: _Options) -> dict[str, Any]:
             "nms": given.take("MODEL.ROI_HEADS.NMS_THRESH_TEST"),
             "limit": given.take("TEST.DETECTIONS_PER_IMAGE"),
         },
+        "mask": _mask(given),
+    }
+
+
+def _mask(given: _Options) -> dict[str, Any] | None:
+    if not given.take("MODEL.MASK_ON", False):
+        given.ignore("MODEL.ROI_MASK_HEAD.")
+        return None
+    name = given.take("MODEL.ROI_MASK_HEAD.NAME")
+    if name != "MaskRCNNConvUpsampleHead":
+        raise NotBuiltError("MODEL.ROI_MASK_HEAD.NAME", name, "is not built. Choices: MaskRCNNConvUpsampleHead")
+    given.need("MODEL.ROI_MASK_HEAD.NORM", "")
+    return {
+        "kind": "conv",
+        "pooler": _pooler(given, "MODEL.ROI_MASK_HEAD"),
+        "convs": given.take("MODEL.ROI_MASK_HEAD.NUM_CONV"),
+        "channels": given.take("MODEL.ROI_MASK_HEAD.CONV_DIM"),
+        "class_agnostic": given.take("MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK"),
+    }
+
+
+def _pooler(given: _Options, prefix: str) -> dict[str, Any]:
+    return {
+        "size": given.take(f"{prefix}.POOLER_RESOLUTION"),
+        "sampling_ratio": given.take(f"{prefix}.POOLER_SAMPLING_RATIO"),
+        "aligned": given.choose(f"{prefix}.POOLER_TYPE", POOLERS),
+        "canonical_size": 224,
+        "canonical_level": 4,
     }
 
 

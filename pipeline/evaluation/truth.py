@@ -1,0 +1,106 @@
+"""The labels that a detector is measured against, as columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from pipeline.data.dataset import Split
+from pipeline.data.masks import require_masks, run_lengths
+from pipeline.errors import DataError
+from pipeline.predict.postprocess import Rle
+
+Floats = NDArray[np.float64]
+
+
+class CategoryLike(Protocol):
+    """What evaluation needs of a class."""
+
+    @property
+    def id(self) -> int:
+        """Category id in the labels."""
+
+    @property
+    def name(self) -> str:
+        """Name for people."""
+
+
+@dataclass(slots=True)
+class Truth:
+    """The labels to measure against: A objects on I pictures, K classes in ascending category id."""
+
+    image_ids_I: NDArray[np.int64]
+    """All pictures, those without a label too: a detection there counts as false."""
+    image_ids_A: NDArray[np.int64]
+    category_ids_A: NDArray[np.int64]
+    boxes_A4: Floats
+    """(x1, y1, x2, y2) in pixels."""
+    area_A: Floats
+    """Decides between small, medium and large; the label's own (for COCO the mask's), else the box's."""
+    crowd_A: NDArray[np.bool_]
+    """Counts neither as found nor as missed, and may match any number of detections."""
+    category_ids_K: NDArray[np.int64]
+    names: tuple[str, ...]
+    masks_A: list[Rle] | None = None
+    """Masks of the stored pictures; None where boxes alone are measured."""
+
+    @classmethod
+    def of(cls, split: Split, categories: Sequence[CategoryLike], masks: bool = False) -> "Truth":
+        """The labels of `split` that evaluation can use: on one of its pictures, of a known class, with a finite box.
+
+        A label marked `ignore` (VOC's difficult objects) is taken as crowd. With `masks` every label has its mask; of a crowd
+        without one its box counts as such. DataError when two pictures share an id, or a mask is missing or broken.
+        """
+        ids, counts = np.unique(split.images.ids_I, return_counts=True)
+        if (counts > 1).any():
+            raise DataError(
+                split.name, f"image id {ids[counts > 1][0]} stands for several pictures", "run: python -m pipeline validate"
+            )
+        table = split.annotations
+        ordered = sorted(categories, key=lambda category: category.id)
+        known_A = np.isin(table.category_A, [category.id for category in ordered])
+        rows = np.flatnonzero((table.image_A >= 0) & known_A & np.isfinite(table.boxes_A4).all(axis=1))
+        boxes_A4 = table.boxes_A4[rows].astype(np.float64)
+        ignored_A = np.array([bool(table.extra.get(row, {}).get("ignore", 0)) for row in rows.tolist()], bool)
+        stated_A = table.area_A[rows].astype(np.float64)
+        return cls(
+            image_ids_I=split.images.ids_I.astype(np.int64),
+            image_ids_A=split.images.ids_I[table.image_A[rows]].astype(np.int64),
+            category_ids_A=table.category_A[rows].astype(np.int64),
+            boxes_A4=boxes_A4,
+            area_A=np.where(np.isfinite(stated_A), stated_A, _area(boxes_A4)),
+            crowd_A=table.crowd_A[rows] | ignored_A,
+            category_ids_K=np.array([category.id for category in ordered], np.int64),
+            names=tuple(category.name for category in ordered),
+            masks_A=_masks(split, rows) if masks else None,
+        )
+
+
+def _masks(split: Split, rows: NDArray[np.int64]) -> list[Rle]:
+    """Run lengths of the annotations `rows`."""
+    require_masks(split, split.name)
+    table, images = split.annotations, split.images
+    found: list[Rle] = []
+    for row in rows.tolist():
+        height, width = int(images.heights_I[table.image_A[row]]), int(images.widths_I[table.image_A[row]])
+        if row in table.rle:
+            found.append(_packed(table.rle[row], f"{split.name}.json: annotation {table.ids_A[row]}"))
+            continue
+        polygons = [polygon for polygon in table.polygons.polygons_of(row) if len(polygon) >= 3]
+        x1, y1, x2, y2 = table.boxes_A4[row].tolist()
+        outlines = [polygon.reshape(-1).tolist() for polygon in polygons] or [[x1, y1, x2, y1, x2, y2, x1, y2]]
+        found.append(coco_mask.merge(coco_mask.frPyObjects(outlines, height, width)))
+    return found
+
+
+def _packed(rle: dict[str, Any], place: str) -> Rle:
+    height, width, counts = run_lengths(rle, place)
+    packed: Rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return packed
+
+
+def _area(boxes_A4: Floats) -> Floats:
+    return (boxes_A4[:, 2] - boxes_A4[:, 0]) * (boxes_A4[:, 3] - boxes_A4[:, 1])
