@@ -13,7 +13,8 @@ from ops_cuda import pyramid_level, roi_align
 from pipeline.detector.box_coding import BoxCoder, clip_boxes
 from pipeline.detector.compact import Rows, compact
 from pipeline.detector.fpn import xavier
-from pipeline.detector.losses import BoxLoss, Losses
+from pipeline.detector.losses import BoxLoss, Losses, float32
+from pipeline.detector.part import Part
 from pipeline.detector.rpn import Matching, Proposals
 from pipeline.detector.sampling import Sampler, take_rows
 from pipeline.detector.select import Selection
@@ -122,15 +123,20 @@ class BoxROIHeads(nn.Module):
         return self.selection.per_class(clip_boxes(boxes_NPC4, sizes_N2), scores_NPC, usable_NP, finite_N)
 
     def losses(
-        self, features: dict[str, Tensor], proposals: Proposals, targets: Targets, generator: torch.Generator | None
+        self,
+        features: dict[str, Tensor],
+        proposals: Proposals,
+        targets: Targets,
+        generator: torch.Generator | None,
+        part: Part,
     ) -> Losses:
         """Cross-entropy over the drawn regions, and box regression of the positive ones divided by all drawn."""
-        boxes_NS4, truths_NS4, classes_NS, drawn_NS = self._draw(proposals, targets, generator)
+        boxes_NS4, truths_NS4, classes_NS, drawn_NS = self._draw(proposals, targets, generator, part)
         rows = compact(drawn_NS, self.compact_rows)
         logits_MK, deltas_MC4 = self._predict(features, boxes_NS4, rows)
         valid_M, class_M = rows.valid(), rows.take(classes_NS)
         positive_M = valid_M & (class_M < self.classes)
-        total = valid_M.sum().clamp(min=1)
+        total = part.divisor(valid_M.sum())
         loss_M = functional.cross_entropy(logits_MK, class_M, reduction="none").masked_fill(~valid_M, 0)
         own_M = class_M.clamp(max=deltas_MC4.shape[1] - 1)  # class-agnostic deltas have one entry
         deltas_M4 = take_rows(deltas_MC4, own_M.unsqueeze(1)).squeeze(1)
@@ -145,11 +151,11 @@ class BoxROIHeads(nn.Module):
     def _predict(self, features: dict[str, Tensor], boxes_NS4: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
         regions = self.pooler([features[level] for level in self.levels], boxes_NS4, rows)
         logits_MK, deltas_MC4 = self.box_predictor(self.box_head(regions))
-        return logits_MK, deltas_MC4
+        return float32(logits_MK), float32(deltas_MC4)
 
     @torch.no_grad()
     def _draw(
-        self, proposals: Proposals, targets: Targets, generator: torch.Generator | None
+        self, proposals: Proposals, targets: Targets, generator: torch.Generator | None, part: Part
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Training regions: boxes, their truths' boxes, classes (background = `classes`) and which rows are real."""
         boxes_NP4, valid_NP = proposals.boxes_NP4, proposals.valid_NP
@@ -157,7 +163,7 @@ class BoxROIHeads(nn.Module):
             boxes_NP4 = torch.cat([boxes_NP4, targets.boxes_NG4], dim=1)
             valid_NP = torch.cat([valid_NP, targets.labels_NG >= 0], dim=1)
         match_NP, label_NP = self.matching(boxes_NP4, targets)
-        drawn = self.sampler(label_NP.masked_fill(~valid_NP, -1), generator)
+        drawn = self.sampler(label_NP.masked_fill(~valid_NP, -1), generator, part)
         match_NS = drawn.take(match_NP)
         class_NS = take_rows(targets.labels_NG, match_NS).masked_fill(~drawn.positive_NS, self.classes)
         truths_NS4 = take_rows(targets.boxes_NG4, match_NS)

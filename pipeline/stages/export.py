@@ -16,7 +16,7 @@ from pipeline.files import digest_file, staged, write_json
 from pipeline.predict.session import OnnxBackend
 from pipeline.report import Report
 from pipeline.settings import ExportStage
-from pipeline.training.device import prepare_device, threads
+from pipeline.training.device import prepare_device
 
 FILES = {"onnx": "detector.onnx", "int8": "detector.int8.onnx"}
 
@@ -37,7 +37,7 @@ def run(cfg: ExportStage) -> None:
         shutil.copyfile(cfg.layout.quantized / "detector.onnx", out / FILES["onnx"])
         write_int8(out / FILES["onnx"], cfg.layout.quantized / "ranges.json", recipe, out / FILES["int8"])
         backends: dict[str, Backend] = {"torch": TorchBackend(detector.model.to(device), device.type)}
-        backends |= {name: OnnxBackend(out / file, threads=threads(cfg.compute)) for name, file in FILES.items()}
+        backends |= {name: OnnxBackend(out / file, threads=cfg.compute.threads_each()) for name, file in FILES.items()}
         found = {name: predict_with(run, detector, split, cfg.export.batch, f"export: {name}") for name, run in backends.items()}
         measure = partial(evaluate_boxes, split, dataset.info.categories, engine=cfg.evaluate.engine)
         parity = Parity({name: measure(found[name], max_detections=cfg.evaluate.max_detections) for name in found})
