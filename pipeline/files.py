@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,17 +101,22 @@ def digest_tree(root: Path) -> str:
 
 
 @contextmanager
-def locked(path: Path, busy: str) -> Iterator[None]:
-    """Hold an exclusive lock on `path` while the block runs. UserError(`busy`) when another process holds it.
+def locked(path: Path, busy: str, patience: float = 0.0) -> Iterator[None]:
+    """Hold an exclusive lock on `path` while the block runs. UserError(`busy`) when another process has it.
 
-    The kernel releases the lock when the process dies, however it dies.
+    It is waited for `patience` seconds. The kernel releases the lock when the process dies, however it dies.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(busy) from error
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    raise UserError(busy) from error
+                time.sleep(0.1)
         yield
 
 

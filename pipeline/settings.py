@@ -8,19 +8,20 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pipeline.data.config import DatasetConfig, watched_by_dvc
 from pipeline.deploy.config import ExportConfig, QuantizeConfig
 from pipeline.detector.config import ModelConfig
 from pipeline.errors import ConfigError, UserError, did_you_mean
 from pipeline.evaluation.config import EvaluateConfig
-from pipeline.files import write_atomically
+from pipeline.files import digest_bytes, digest_file, read_json, write_atomically, write_json
 from pipeline.labels.config import ValidateConfig
 from pipeline.layout import Layout
+from pipeline.provenance import flat
 from pipeline.schema import schema
 from pipeline.storage.config import StorageConfig
 from pipeline.tracking import TrackingConfig
@@ -53,15 +54,61 @@ class Settings:
             raise ConfigError("seed", self.seed, "must be 0 or more")
 
 
+USED = "used"
+"""Metadata of a stage's field: the settings of the group that change its results."""
+INFERENCE = ("device", "threads")
+MEASURING = ("engine", "split", "max_detections", "drawing_score")
+DISTRIBUTED = (*INFERENCE, "processes", "nodes")
+TRAINING = tuple(field.name for field in fields(TrainConfig) if field.name != "checkpoint_every")  # type: ignore[arg-type]
+CODE = Path(__file__).absolute().parent.parent
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """What a stage is given: the groups it names as fields, and where its files are."""
 
     layout: Layout
 
-    def params(self) -> tuple[str, ...]:
-        """The top-level keys of params.yaml that this stage uses; dvc.yaml lists the same."""
-        return tuple(field.name for field in fields(self) if field.name != "layout")
+    @classmethod
+    def params(cls) -> tuple[str, ...]:
+        """The keys of params.yaml that this stage's results depend on; dvc.yaml lists the same.
+
+        A group is one key, unless some of its settings never change a result: then each of the others is one.
+        """
+        keys: list[str] = []
+        for group in fields(cls):
+            used = group.metadata.get(USED)
+            keys += [f"{group.name}.{name}" for name in used] if used else [group.name]
+        keys.remove("layout")
+        return tuple(keys)
+
+    def digest(self, inputs: Sequence[Path]) -> str:
+        """Of everything that the stage's results depend on: settings, the files `inputs`, code, torch's version.
+
+        Unfinished work lies under this name, so that a changed setting, label or line of code never goes on with it.
+        """
+        from importlib.metadata import version
+
+        import orjson
+
+        values = flat(asdict(self))
+        used = {name: value for name, value in values.items() if any(f"{name}.".startswith(f"{key}.") for key in self.params())}
+        cores = len(os.sched_getaffinity(0))  # what compute.threads=0 stands for
+        parts = [orjson.dumps(used, option=orjson.OPT_SORT_KEYS).decode(), version("torch"), str(cores)]
+        code = [path for room in ("pipeline", "ops_cuda") for path in sorted((CODE / room).rglob("*.py"))]
+        parts += [digest_file(path) for path in (*inputs, *code)]
+        return digest_bytes("\n".join(parts).encode())
+
+    def write(self, path: Path) -> None:
+        """Keep this object as JSON, for the stage's own processes."""
+        write_json(path, asdict(self) | {"layout": {"root": str(self.layout.root)}})
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """What `write` kept."""
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(cls).validate_python(read_json(path))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +132,8 @@ class TrainStage(Stage):
     """Settings of train."""
 
     model: ModelConfig
-    train: TrainConfig
-    compute: ComputeConfig
+    train: TrainConfig = field(metadata={USED: TRAINING})
+    compute: ComputeConfig = field(metadata={USED: DISTRIBUTED})
     seed: int
 
 
@@ -95,7 +142,7 @@ class EvaluateStage(Stage):
     """Settings of evaluate."""
 
     evaluate: EvaluateConfig
-    compute: ComputeConfig
+    compute: ComputeConfig = field(metadata={USED: INFERENCE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +150,7 @@ class QuantizeStage(Stage):
     """Settings of quantize."""
 
     quantize: QuantizeConfig
-    compute: ComputeConfig
+    compute: ComputeConfig = field(metadata={USED: INFERENCE})
     seed: int
 
 
@@ -112,8 +159,8 @@ class ExportStage(Stage):
     """Settings of export."""
 
     export: ExportConfig
-    evaluate: EvaluateConfig
-    compute: ComputeConfig
+    evaluate: EvaluateConfig = field(metadata={USED: MEASURING})
+    compute: ComputeConfig = field(metadata={USED: INFERENCE})
 
 
 STAGES: dict[str, type[Stage]] = {

@@ -70,10 +70,26 @@ def test_stage_lists_the_code_and_the_data_it_reads(stages, stage):
 
 @pytest.mark.parametrize("stage", settings.STAGES)
 def test_stage_lists_the_settings_it_uses(stages, stage):
-    kind = settings.STAGES[stage]
-    expected = [name for name in kind.__dataclass_fields__ if name != "layout"]
-    assert sorted(stages[stage]["params"]) == sorted(expected)
+    assert sorted(stages[stage]["params"]) == sorted(settings.STAGES[stage].params())
     assert stages[stage]["cmd"] == f"exec python -m pipeline {stage}"
+
+
+def test_every_setting_of_a_stage_is_listed_but_those_that_never_change_a_result(stages):
+    """A setting that is neither in dvc.yaml nor here would change results without anybody noticing."""
+    anywhere = {"workers", "rendezvous", "slot"}
+    alone = {"compute": {*anywhere, "processes", "nodes"}}
+    never = {
+        "train": {"train": {"checkpoint_every"}, "compute": anywhere},
+        "evaluate": alone,
+        "quantize": alone,
+        "export": {**alone, "evaluate": {"batch", "sheet"}},
+    }
+    for name, kind in settings.STAGES.items():
+        groups = {group: set(values) for group, values in settings.read_params(CHECKOUT).items() if isinstance(values, dict)}
+        for group in (field for field in kind.__dataclass_fields__ if field not in ("layout", "seed")):
+            listed = {key.split(".", 1)[1] for key in stages[name]["params"] if key.startswith(f"{group}.")}
+            expected = groups[group] - never.get(name, {}).get(group, set())
+            assert group in stages[name]["params"] or listed == expected, (name, group)
 
 
 def test_each_result_is_written_once_and_read_after_it_is_written(stages):

@@ -13,8 +13,10 @@ from pipeline.data.annotations import PolygonPool
 from pipeline.data.augment import Augmentation
 from pipeline.data.dataset import Split
 from pipeline.data.masks import outlines
+from pipeline.data.sampler import StepSampler
 from pipeline.errors import UserError
 from pipeline.predict.preprocess import read_image, stack
+from pipeline.process import die_with_parent
 from pipeline.structures import Images, Polygons, Targets
 
 
@@ -116,13 +118,21 @@ def pooled(pools: Sequence[PolygonPool], most: int) -> Polygons | None:
     )
 
 
-def training_batches(
-    pictures: TrainingPictures, batch: int, divisor: int, first: int, steps: int, workers: int
-) -> Iterator[Batch]:
-    """Batches of the steps `first` to `steps` - 1, read ahead by `workers` processes. UserError names an unreadable picture."""
-    positions = [range(step * batch, (step + 1) * batch) for step in range(first, steps)]
-    together = partial(collate, divisor=divisor)
-    for made in DataLoader(pictures, batch_sampler=positions, num_workers=workers, collate_fn=together):  # type: ignore[arg-type]
+def training_batches(pictures: TrainingPictures, sampler: StepSampler, divisor: int, workers: int) -> Iterator[Batch]:
+    """The sampler's batches, read ahead by `workers` processes. UserError names an unreadable picture."""
+    loader = DataLoader(
+        pictures,
+        batch_sampler=sampler,  # type: ignore[arg-type]  # an iterable of ranges does
+        num_workers=workers,
+        collate_fn=partial(collate, divisor=divisor),
+        worker_init_fn=_tie_to_parent,
+        generator=torch.Generator(),  # else each start of the workers takes a number from torch's global generator
+    )
+    for made in loader:
         if isinstance(made, UserError):
             raise made
         yield made
+
+
+def _tie_to_parent(_: int) -> None:
+    die_with_parent()

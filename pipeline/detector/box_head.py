@@ -13,8 +13,9 @@ from torch.nn import functional
 from pipeline.detector.box_coding import BoxCoder, clip_boxes
 from pipeline.detector.compact import Rows, compact, compact_exported
 from pipeline.detector.fpn import xavier
-from pipeline.detector.losses import BoxLoss, Losses
+from pipeline.detector.losses import BoxLoss, Losses, float32
 from pipeline.detector.mask_head import ConvMaskHead
+from pipeline.detector.part import Part
 from pipeline.detector.pooler import Pooler
 from pipeline.detector.rpn import Matching, Proposals
 from pipeline.detector.sampling import Sampler, take_rows
@@ -114,11 +115,16 @@ class BoxROIHeads(nn.Module):
         return self.selection.per_class(clip_boxes(boxes_NPC4, sizes_N2), scores_NPC, usable_NP, finite_N)
 
     def losses(
-        self, features: dict[str, Tensor], proposals: Proposals, targets: Targets, generator: torch.Generator | None
+        self,
+        features: dict[str, Tensor],
+        proposals: Proposals,
+        targets: Targets,
+        generator: torch.Generator | None,
+        part: Part,
     ) -> Losses:
         """Losses of the boxes, and of the positive regions' masks where there is a mask head."""
-        drawn = self._draw(proposals, targets, generator)
-        losses = self._box_losses(features, drawn)
+        drawn = self._draw(proposals, targets, generator, part)
+        losses = self._box_losses(features, drawn, part)
         if self.mask_head is None:
             return losses
         if targets.polygons is None:
@@ -127,17 +133,17 @@ class BoxROIHeads(nn.Module):
         boxes_NS4, classes_NS, truth_NS = drawn.boxes_NS4[:, :most], drawn.classes_NS[:, :most], drawn.truth_NS[:, :most]
         rows = compact(drawn.valid_NS[:, :most] & (classes_NS < self.classes), self.compact_rows)
         levels = [features[level] for level in self.levels]
-        masks = self.mask_head.losses(levels, boxes_NS4, classes_NS, truth_NS, targets.polygons, rows)
+        masks = self.mask_head.losses(levels, boxes_NS4, classes_NS, truth_NS, targets.polygons, rows, part)
         return Losses(losses.terms | masks.terms, losses.finite_N & masks.finite_N, losses.counts | masks.counts)
 
-    def _box_losses(self, features: dict[str, Tensor], drawn: "_Regions") -> Losses:
+    def _box_losses(self, features: dict[str, Tensor], drawn: "_Regions", part: Part) -> Losses:
         """Cross-entropy over the drawn regions, and box regression of the positive ones divided by all drawn."""
         boxes_NS4, truths_NS4, classes_NS, drawn_NS = drawn.boxes_NS4, drawn.truths_NS4, drawn.classes_NS, drawn.valid_NS
         rows = compact(drawn_NS, self.compact_rows)
         logits_MK, deltas_MC4 = self._predict(features, boxes_NS4, rows)
         valid_M, class_M = rows.valid(), rows.take(classes_NS)
         positive_M = valid_M & (class_M < self.classes)
-        total = valid_M.sum().clamp(min=1)
+        total = part.divisor(valid_M.sum())
         loss_M = functional.cross_entropy(logits_MK, class_M, reduction="none").masked_fill(~valid_M, 0)
         own_M = class_M.clamp(max=deltas_MC4.shape[1] - 1)  # class-agnostic deltas have one entry
         deltas_M4 = take_rows(deltas_MC4, own_M.unsqueeze(1)).squeeze(1)
@@ -152,17 +158,17 @@ class BoxROIHeads(nn.Module):
     def _predict(self, features: dict[str, Tensor], boxes_NS4: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
         regions = self.pooler([features[level] for level in self.levels], boxes_NS4, rows)
         logits_MK, deltas_MC4 = self.box_predictor(self.box_head(regions))
-        return logits_MK, deltas_MC4
+        return float32(logits_MK), float32(deltas_MC4)
 
     @torch.no_grad()
-    def _draw(self, proposals: Proposals, targets: Targets, generator: torch.Generator | None) -> "_Regions":
+    def _draw(self, proposals: Proposals, targets: Targets, generator: torch.Generator | None, part: Part) -> "_Regions":
         """The regions of every image to learn from."""
         boxes_NP4, valid_NP = proposals.boxes_NP4, proposals.valid_NP
         if self.append_truths:
             boxes_NP4 = torch.cat([boxes_NP4, targets.boxes_NG4], dim=1)
             valid_NP = torch.cat([valid_NP, targets.labels_NG >= 0], dim=1)
         match_NP, label_NP = self.matching(boxes_NP4, targets)
-        drawn = self.sampler(label_NP.masked_fill(~valid_NP, -1), generator)
+        drawn = self.sampler(label_NP.masked_fill(~valid_NP, -1), generator, part)
         match_NS = drawn.take(match_NP)
         class_NS = take_rows(targets.labels_NG, match_NS).masked_fill(~drawn.positive_NS, self.classes)
         images, truths = targets.labels_NG.shape

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.detector.fpn import FPN
-from pipeline.detector.losses import Losses
+from pipeline.detector.losses import Losses, float32
+from pipeline.detector.part import WHOLE, Part
 from pipeline.detector.pixels import Pixels
 from pipeline.structures import Detections, Images, Targets
 
@@ -24,18 +25,21 @@ class Detector(nn.Module, ABC):
         return self.backbone.divisor
 
     @abstractmethod
-    def losses(self, images: Images, targets: Targets, generator: torch.Generator | None = None) -> Losses:
-        """Training losses. Random draws come from `generator` (on the model's device), torch's own when None."""
+    def losses(self, images: Images, targets: Targets, generator: torch.Generator | None = None, part: Part = WHOLE) -> Losses:
+        """Training losses. Random draws come from `generator` (on the model's device), torch's own when None.
+
+        `part` says which share of a training step the batch is, when it is not all of it.
+        """
 
     @abstractmethod
     def detect(self, images: Images) -> Detections:
         """Detections in the network's frame, by falling score; for the pictures' own frame see `postprocess`."""
 
-    def forward(self, images: Images, targets: Targets, generator: torch.Generator | None = None) -> Losses:
+    def forward(self, images: Images, targets: Targets, generator: torch.Generator | None = None, part: Part = WHOLE) -> Losses:
         """`losses`, for wrappers that call the module itself (DistributedDataParallel)."""
-        return self.losses(images, targets, generator)
+        return self.losses(images, targets, generator, part)
 
     def features(self, images: Images) -> dict[str, Tensor]:
-        """Pyramid features by level name."""
+        """Pyramid features by level name, in float32 whatever the backbone computes in."""
         features: dict[str, Tensor] = self.backbone(self.pixels(images))
-        return features
+        return {name: float32(feature) for name, feature in features.items()}

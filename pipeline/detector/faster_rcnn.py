@@ -6,6 +6,7 @@ from pipeline.detector.box_head import BoxROIHeads
 from pipeline.detector.detector import Detector
 from pipeline.detector.fpn import FPN
 from pipeline.detector.losses import Losses
+from pipeline.detector.part import WHOLE, Part
 from pipeline.detector.pixels import Pixels
 from pipeline.detector.rpn import RPN
 from pipeline.structures import Detections, Images, Targets
@@ -18,10 +19,10 @@ class FasterRCNN(Detector):
         super().__init__(pixels, backbone)
         self.proposal_generator, self.roi_heads = proposal_generator, roi_heads
 
-    def losses(self, images: Images, targets: Targets, generator: torch.Generator | None = None) -> Losses:
+    def losses(self, images: Images, targets: Targets, generator: torch.Generator | None = None, part: Part = WHOLE) -> Losses:
         features = self.features(images)
-        proposals, first = self.proposal_generator.losses(features, images.sizes_N2, targets, generator)
-        second = self.roi_heads.losses(features, proposals, targets, generator)
+        proposals, first = self.proposal_generator.losses(features, images.sizes_N2, targets, generator, part)
+        second = self.roi_heads.losses(features, proposals, targets, generator, part)
         finite_N = first.finite_N & second.finite_N & proposals.finite_N
         return Losses(second.terms | first.terms, finite_N, second.counts | first.counts)
 
@@ -38,8 +39,8 @@ class ProposalNetwork(Detector):
         super().__init__(pixels, backbone)
         self.proposal_generator = proposal_generator
 
-    def losses(self, images: Images, targets: Targets, generator: torch.Generator | None = None) -> Losses:
-        return self.proposal_generator.losses(self.features(images), images.sizes_N2, targets, generator)[1]
+    def losses(self, images: Images, targets: Targets, generator: torch.Generator | None = None, part: Part = WHOLE) -> Losses:
+        return self.proposal_generator.losses(self.features(images), images.sizes_N2, targets, generator, part)[1]
 
     def detect(self, images: Images) -> Detections:
         found = self.proposal_generator.detect(self.features(images), images.sizes_N2)

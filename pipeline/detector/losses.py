@@ -53,6 +53,11 @@ class BoxLoss:
         return torch.where(counted_M, loss_M, torch.zeros_like(loss_M)).sum() * self.weight
 
 
+def float32(values: Tensor) -> Tensor:
+    """`values` in float32: losses and boxes are computed in full also where a head runs in bfloat16. Traces to nothing else."""
+    return values if values.dtype == torch.float32 else values.float()
+
+
 def finite_rows(*values: Tensor) -> Tensor:
     """bool [N]: everything of image n in every tensor [N, ...] is finite."""
     flags = [torch.isfinite(value).flatten(1).all(dim=1) for value in values]

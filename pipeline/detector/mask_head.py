@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from ops_cuda import rasterise_polygons
 from pipeline.detector.compact import Rows
-from pipeline.detector.losses import Losses
+from pipeline.detector.losses import Losses, float32
+from pipeline.detector.part import Part
 from pipeline.detector.pooler import Pooler
 from pipeline.detector.sampling import take_rows
 from pipeline.structures import Polygons
@@ -50,8 +51,9 @@ class ConvMaskHead(nn.Module):
         truth_NS: Tensor,
         polygons: Polygons,
         rows: Rows,
+        part: Part,
     ) -> Losses:
-        """Binary cross-entropy of each region's own class, averaged over the cells of the real rows.
+        """Binary cross-entropy of each region's own class, averaged over the cells of the step's real rows.
 
         `truth` is the index of each region's truth among the N * G of the batch.
         """
@@ -63,7 +65,8 @@ class ConvMaskHead(nn.Module):
         )
         loss_MSS = functional.binary_cross_entropy_with_logits(logits_MSS, inside_MSS.to(logits_MSS.dtype), reduction="none")
         counted_MSS = valid_M.view(-1, 1, 1).expand_as(inside_MSS)
-        loss = torch.where(counted_MSS, loss_MSS, torch.zeros_like(loss_MSS)).sum() / counted_MSS.sum().clamp(min=1)
+        total = part.divisor(valid_M.sum()) * self.size**2
+        loss = torch.where(counted_MSS, loss_MSS, torch.zeros_like(loss_MSS)).sum() / total
         finite_NS = rows.spread(torch.isfinite(logits_MSS).flatten(1).all(dim=1))
         return Losses({"loss_mask": loss}, (finite_NS | ~rows.valid_NS).all(dim=1), _counts(logits_MSS, inside_MSS, counted_MSS))
 
@@ -72,7 +75,7 @@ class ConvMaskHead(nn.Module):
         x_MCSS = self.pooler(features, boxes_NS4, rows)
         for name in self.conv_names:
             x_MCSS = functional.relu(self.get_submodule(name)(x_MCSS))
-        logits_MCSS = self.predictor(functional.relu(self.deconv(x_MCSS)))
+        logits_MCSS = float32(self.predictor(functional.relu(self.deconv(x_MCSS))))
         own_M = rows.take(labels_NS).clamp(min=0, max=logits_MCSS.shape[1] - 1)  # class-agnostic masks have one entry
         return take_rows(logits_MCSS, own_M.unsqueeze(1)).squeeze(1)
 

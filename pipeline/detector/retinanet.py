@@ -11,7 +11,8 @@ from pipeline.detector.anchors import AnchorGenerator
 from pipeline.detector.box_coding import BoxCoder
 from pipeline.detector.detector import Detector
 from pipeline.detector.fpn import FPN
-from pipeline.detector.losses import BoxLoss, Losses, finite_rows
+from pipeline.detector.losses import BoxLoss, Losses, finite_rows, float32
+from pipeline.detector.part import WHOLE, Part
 from pipeline.detector.pixels import Pixels
 from pipeline.detector.rpn import Matching, per_anchor
 from pipeline.detector.sampling import take_rows
@@ -43,8 +44,8 @@ class RetinaHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Logits [N, A, classes] and deltas [N, A, 4] per level, in the anchors' order."""
-        logits = [per_anchor(self.cls_score(self.cls_subnet(x)), self.classes) for x in features]
-        deltas = [per_anchor(self.bbox_pred(self.bbox_subnet(x)), 4) for x in features]
+        logits = [per_anchor(float32(self.cls_score(self.cls_subnet(x))), self.classes) for x in features]
+        deltas = [per_anchor(float32(self.bbox_pred(self.bbox_subnet(x))), 4) for x in features]
         return logits, deltas
 
 
@@ -76,7 +77,7 @@ class RetinaNet(Detector):
     normaliser: Tensor
     """Running mean of positives per batch. Not a weight: the trainer saves it (`weights.transient_buffers`)."""
 
-    def losses(self, images: Images, targets: Targets, generator: torch.Generator | None = None) -> Losses:
+    def losses(self, images: Images, targets: Targets, generator: torch.Generator | None = None, part: Part = WHOLE) -> Losses:
         """Focal loss over all anchors that are not ignored, and box regression of the positives; `generator` is unused."""
         maps = self._maps(images)
         logits_NAC, deltas_NA4 = (torch.cat(parts, dim=1) for parts in self.head(maps))
@@ -91,9 +92,11 @@ class RetinaNet(Detector):
         truths_NA4 = take_rows(targets.boxes_NG4, match_NA)
         box = self.box_loss(self.coder, deltas_NA4, anchors_A4.expand_as(truths_NA4), truths_NA4, positive_NA)
         positives = positive_NA.sum()
-        with torch.no_grad():
-            self.normaliser.mul_(MOMENTUM).add_((1 - MOMENTUM) * positives.clamp(min=1))
-        scale = self.normaliser.clone()  # the buffer changes again before a late backward
+        if part.number == 0:  # once a step: the truths alone say how many positives its later passes have
+            others = [(self.matching(anchors_A4.unsqueeze(0), truths)[1] == 1).sum() for truths in part.later]
+            with torch.no_grad():
+                self.normaliser.mul_(MOMENTUM).add_((1 - MOMENTUM) * part.sum(sum(others, positives)).clamp(min=1))
+        scale = self.normaliser / (part.processes * part.passes)  # a copy: the buffer changes again before a late backward
         terms = {"loss_cls": focal / scale, "loss_box_reg": box / scale}
         finite_N = finite_rows(logits_NAC.detach(), deltas_NA4.detach(), targets.boxes_NG4)
         return Losses(terms, finite_N, {"num_pos_anchors": positives / len(label_NA)})

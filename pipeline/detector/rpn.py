@@ -12,7 +12,8 @@ from torch.nn import functional
 from ops_cuda import match_boxes, nms
 from pipeline.detector.anchors import AnchorGenerator
 from pipeline.detector.box_coding import BoxCoder, clip_boxes, is_larger
-from pipeline.detector.losses import BoxLoss, Losses, finite_rows
+from pipeline.detector.losses import BoxLoss, Losses, finite_rows, float32
+from pipeline.detector.part import Part
 from pipeline.detector.sampling import Sampler, take_rows
 from pipeline.structures import Targets
 
@@ -66,8 +67,8 @@ class RPNHead(nn.Module):
         for x_NCHW in features:
             for layer in self.conv if isinstance(self.conv, nn.Sequential) else (self.conv,):
                 x_NCHW = functional.relu(layer(x_NCHW))
-            logits.append(self.objectness_logits(x_NCHW).permute(0, 2, 3, 1).flatten(1))
-            deltas.append(per_anchor(self.anchor_deltas(x_NCHW), 4))
+            logits.append(float32(self.objectness_logits(x_NCHW)).permute(0, 2, 3, 1).flatten(1))
+            deltas.append(per_anchor(float32(self.anchor_deltas(x_NCHW)), 4))
         return logits, deltas
 
 
@@ -112,7 +113,7 @@ class RPN(nn.Module):
         return self._propose(self.anchors(maps), logits, deltas, sizes_N2, self.keep_test)
 
     def losses(
-        self, features: dict[str, Tensor], sizes_N2: Tensor, targets: Targets, generator: torch.Generator | None
+        self, features: dict[str, Tensor], sizes_N2: Tensor, targets: Targets, generator: torch.Generator | None, part: Part
     ) -> tuple[Proposals, Losses]:
         """Proposals by the training limits (no gradient) and the RPN's losses."""
         maps = [features[level] for level in self.levels]
@@ -120,13 +121,20 @@ class RPN(nn.Module):
         anchors = self.anchors(maps)
         with torch.no_grad():
             proposals = self._propose(anchors, logits, deltas, sizes_N2, self.keep_train)
-        return proposals, self._loss(torch.cat(anchors), torch.cat(logits, 1), torch.cat(deltas, 1), targets, generator)
+        losses = self._loss(torch.cat(anchors), torch.cat(logits, 1), torch.cat(deltas, 1), targets, generator, part)
+        return proposals, losses
 
     def _loss(
-        self, anchors_A4: Tensor, logits_NA: Tensor, deltas_NA4: Tensor, targets: Targets, generator: torch.Generator | None
+        self,
+        anchors_A4: Tensor,
+        logits_NA: Tensor,
+        deltas_NA4: Tensor,
+        targets: Targets,
+        generator: torch.Generator | None,
+        part: Part,
     ) -> Losses:
         match_NA, label_NA = self.matching(anchors_A4.unsqueeze(0), targets)
-        drawn = self.sampler(label_NA, generator)
+        drawn = self.sampler(label_NA, generator, part)
         scale = 1 / (self.sampler.count * len(logits_NA))  # of the configured sample, however few there are
         logits_NS, deltas_NS4 = drawn.take(logits_NA), drawn.take(deltas_NA4)
         loss_NS = functional.binary_cross_entropy_with_logits(logits_NS, drawn.positive_NS.to(logits_NS.dtype), reduction="none")

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pipeline.detector.part import WHOLE, Part
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -34,13 +36,13 @@ class Sampler:
         """Largest number of positives that a sample of so many candidates holds; they come first."""
         return min(int(self.count * self.positive_fraction), candidates)
 
-    def __call__(self, label_NA: Tensor, generator: torch.Generator | None) -> Sample:
+    def __call__(self, label_NA: Tensor, generator: torch.Generator | None, part: Part = WHOLE) -> Sample:
         """`label` is 1 positive, 0 negative, anything else never drawn. The generator must live on the labels' device."""
         images, candidates = label_NA.shape
         if self.order == "first":
             key_NA = torch.arange(candidates, device=label_NA.device, dtype=torch.float64).expand(images, -1)
         else:
-            key_NA = torch.rand(images, candidates, generator=generator, device=label_NA.device)
+            key_NA = part.uniform(images, candidates, generator, label_NA.device)
         most_positive = self.most_positive(candidates)
         positive_NP, positives_N = _draw(label_NA == 1, key_NA, most_positive)
         positives_N = positives_N.clamp(max=most_positive)

@@ -27,7 +27,7 @@ from pipeline.predict.preprocess import prepare, read_image, stack
 from pipeline.predict.session import OnnxBackend
 from pipeline.report import Report
 from pipeline.settings import ExportStage
-from pipeline.training.device import prepare_device, threads
+from pipeline.training.device import prepare_device
 
 FILES = {"onnx": "detector.onnx", "int8": "detector.int8.onnx"}
 
@@ -48,9 +48,10 @@ def run(cfg: ExportStage) -> None:
         shutil.copyfile(cfg.layout.quantized / "detector.onnx", out / FILES["onnx"])
         write_int8(out / FILES["onnx"], cfg.layout.quantized / "ranges.json", recipe, out / FILES["int8"])
         backends: dict[str, Backend] = {"torch": TorchBackend(detector.model.to(device), device.type)}
-        backends |= {name: OnnxBackend(out / file, threads=threads(cfg.compute)) for name, file in FILES.items()}
+        work = cfg.compute.threads_each()
+        backends |= {name: OnnxBackend(out / file, work) for name, file in FILES.items()}
         # The same file as hosts with exact integer products run it: a loss there counts as much as one here.
-        backends["int8_exact"] = OnnxBackend(out / FILES["int8"], threads=threads(cfg.compute), optimize=False)
+        backends["int8_exact"] = OnnxBackend(out / FILES["int8"], work, optimize=False)
         found = {name: predict_with(run, detector, split, cfg.export.batch, f"export: {name}") for name, run in backends.items()}
         truth = Truth.of(split, dataset.info.categories, masks=learns_masks(detector.cfg))
         parities = compare(truth, found, cfg)

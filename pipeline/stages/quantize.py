@@ -21,7 +21,7 @@ from pipeline.predict.preprocess import prepare, read_image, stack
 from pipeline.progress import Progress
 from pipeline.report import Report
 from pipeline.settings import QuantizeStage
-from pipeline.training.device import prepare_device, threads
+from pipeline.training.device import prepare_device
 
 
 def run(cfg: QuantizeStage) -> None:
@@ -34,7 +34,7 @@ def run(cfg: QuantizeStage) -> None:
     train = dataset.split("train")
     pictures = Pictures.draw(len(train.images), cfg.quantize, cfg.seed)
     feed = partial(feeds, train, input=detector.cfg.input, divisor=detector.model.divisor)
-    work = threads(cfg.compute)
+    work = cfg.compute.threads_each()
 
     with staged(cfg.layout.quantized) as out:
         graph, ranges = out / "detector.onnx", out / "ranges.json"

@@ -1,5 +1,6 @@
 """Settings of training and of the machine it runs on. No torch."""
 
+import os
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -101,7 +102,16 @@ class TrainConfig:
     steps: int
     """Optimizer steps of the run."""
     batch: int
-    """Pictures per step."""
+    """Pictures per step, over all processes and passes: a multiple of their number."""
+    accumulate: int
+    """Passes that a step's pictures are taken in, for batches that do not fit into memory; 1 takes them at once."""
+    precision: Literal["float32", "bfloat16"]
+    """What the network computes in; weights and losses are float32 either way."""
+    sync_norm: bool
+    """Whether batch norms that learn take their statistics over all processes; else each takes its own pictures'."""
+    ema: float
+    """Decay of the running mean of the weights that is measured and saved in their place; 0 saves the last weights. It warms
+    up: update n has a decay of at most (1 + n) / (10 + n)."""
     optimizer: Annotated[Sgd | AdamW, Field(discriminator="kind")]
     schedule: Annotated[Cosine | Steps, Field(discriminator="kind")]
     clip: float
@@ -111,10 +121,16 @@ class TrainConfig:
     """Steps between measurements of AP on the validation split; 0 measures only at the end."""
     log_every: int
     """Steps between points of the loss curves, and between plain progress lines."""
+    checkpoint_every: int
+    """Steps between checkpoints, from which a stopped run goes on as if nothing had happened; 0 writes none."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "log_every"):
+        for name in ("steps", "batch", "log_every", "accumulate"):
             _above_zero(f"train.{name}", getattr(self, name), "")
+        if not 0 <= self.ema < 1:
+            raise ConfigError("train.ema", self.ema, "must be 0 (off) or a decay below 1, such as 0.999")
+        if self.checkpoint_every < 0:
+            raise ConfigError("train.checkpoint_every", self.checkpoint_every, "must be 0 (none) or a number of steps")
         if self.validate_every < 0:
             raise ConfigError("train.validate_every", self.validate_every, "must be 0 (only at the end) or a number of steps")
         if self.clip < 0:
@@ -127,17 +143,41 @@ class ComputeConfig:
 
     device: Literal["cpu", "cuda"]
     threads: int
-    """CPU threads of torch and ONNX Runtime; 0 takes every core this process may run on. Equal counts give equal bytes."""
+    """CPU threads of torch and ONNX Runtime; 0 takes every core this process may run on, shared by the training processes.
+    Equal counts give equal bytes."""
     workers: int
-    """Processes that read and augment pictures; 0 does it in the training process."""
+    """Processes that read and augment pictures for each training process; 0 does it in the training process itself."""
+    processes: int
+    """Training processes on each machine; 0 starts one per GPU. They talk by NCCL on GPUs and by gloo on CPUs."""
+    nodes: int
+    """Machines that train together; each runs `python -m pipeline train` with the same settings and data."""
+    rendezvous: str
+    """host:port of the machine where several nodes meet; empty for one machine."""
     slot: str | None
     """Prefect concurrency limit that a flow's stage holds while it computes, so that runs side by side share a GPU in turn;
     null takes none, and a limit that the server does not have is no limit."""
 
     def __post_init__(self) -> None:
-        for name in ("threads", "workers"):
+        for name in ("threads", "workers", "processes"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"compute.{name}", getattr(self, name), "must be 0 or more")
+        _above_zero("compute.nodes", self.nodes, "1 is this machine alone")
+        if self.processes == 0 and self.device == "cpu":
+            raise ConfigError("compute.processes", 0, "starts one per GPU: name a number with compute.device=cpu")
+        host, _, port = self.rendezvous.rpartition(":")
+        if self.rendezvous and not (host and port.isdigit()):
+            raise ConfigError("compute.rendezvous", self.rendezvous, "is not host:port, such as 10.0.0.1:29400")
+        if self.nodes > 1 and not self.rendezvous:
+            raise ConfigError("compute.rendezvous", "''", "must name host:port of one of the nodes when compute.nodes is above 1")
+
+    @property
+    def alone(self) -> bool:
+        """Whether training is one process, which needs nobody to talk to."""
+        return self.processes == 1 and self.nodes == 1
+
+    def threads_each(self, processes: int = 1) -> int:
+        """CPU threads of one of `processes` on this machine: as set, or its share of the cores that this process may run on."""
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // processes)
 
 
 def _at_least_zero(field: str, value: float) -> None:

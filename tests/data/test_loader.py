@@ -12,6 +12,8 @@ import ops_cuda
 from pipeline.data.annotations import PolygonPool
 from pipeline.data.augment import Augmentation
 from pipeline.data.loader import TrainingPictures, collate, pooled, training_batches
+from pipeline.data.sampler import StepSampler
+from pipeline.errors import ConfigError
 
 PLAIN = Augmentation(short_side=48, long_side=64, flip=0.0, scale=(1.0, 1.0), crop=0.0, crop_least=1.0)
 WILD = Augmentation(short_side=48, long_side=96, flip=0.5, scale=(0.6, 1.6), crop=0.7, crop_least=0.5)
@@ -94,7 +96,7 @@ def test_the_stream_is_the_same_for_any_number_of_workers(split, tmp_path: Path)
     streams = []
     for workers in (0, 2):
         pictures = TrainingPictures(split, WILD, "rgb", seed=3)
-        streams.append(list(training_batches(pictures, 3, 32, first=0, steps=5, workers=workers)))
+        streams.append(list(training_batches(pictures, StepSampler(batch=3, last=5), 32, workers)))
     for one, two in zip(*streams, strict=True):
         assert one.names == two.names
         assert torch.equal(one.images.pixels_N3HW, two.images.pixels_N3HW)
@@ -103,8 +105,35 @@ def test_the_stream_is_the_same_for_any_number_of_workers(split, tmp_path: Path)
 
 def test_a_stream_entered_later_goes_on_where_it_would_have_been(split) -> None:
     pictures = TrainingPictures(split, WILD, "rgb", seed=3)
-    whole = [batch.names for batch in training_batches(pictures, 3, 32, first=0, steps=6, workers=0)]
-    assert [batch.names for batch in training_batches(pictures, 3, 32, first=4, steps=6, workers=0)] == whole[4:]
+    whole = [batch.names for batch in training_batches(pictures, StepSampler(batch=3, last=6), 32, 0)]
+    assert [batch.names for batch in training_batches(pictures, StepSampler(batch=3, last=6).starting(4), 32, 0)] == whole[4:]
+
+
+@pytest.mark.parametrize(("ranks", "passes"), [(1, 1), (2, 1), (1, 3), (2, 3)])
+def test_a_step_holds_the_same_pictures_however_they_are_dealt_out(ranks: int, passes: int) -> None:
+    shards = [list(StepSampler(batch=12, last=5, rank=rank, ranks=ranks, passes=passes, step=2)) for rank in range(ranks)]
+    for step in range(2, 5):
+        mine = [shard[(step - 2) * passes : (step - 1) * passes] for shard in shards]
+        assert [position for parts in mine for part in parts for position in part] == list(range(step * 12, (step + 1) * 12))
+        places = [
+            StepSampler(batch=12, last=5, rank=r, ranks=ranks, passes=passes).first(n)
+            for r in range(ranks)
+            for n in range(passes)
+        ]
+        assert [part.start - step * 12 for parts in mine for part in parts] == places
+
+
+def test_a_batch_that_cannot_be_dealt_out_evenly_is_a_wrong_setting() -> None:
+    with pytest.raises(ConfigError, match=r"train\.batch=8 must be a multiple of 3 processes x train\.accumulate=2"):
+        StepSampler(batch=8, last=5, ranks=3, passes=2)
+
+
+def test_reading_takes_nothing_from_the_global_generator(split) -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    for workers in (0, 1):
+        next(iter(training_batches(TrainingPictures(split, WILD, "rgb", seed=3), StepSampler(batch=3, last=2), 32, workers)))
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_each_lap_shows_every_picture_once_in_a_new_order(split) -> None:

@@ -79,8 +79,8 @@ def test_a_changed_setting_runs_only_the_stages_that_use_it(by_dvc: Clone) -> No
     before = (by_dvc.folder / "reports/train/timing.json").read_bytes()
     by_dvc.run("pipeline", "config", *SETTINGS, "evaluate.sheet=3")
     output = by_dvc.run("dvc", "repro")
-    assert "Running stage 'evaluate'" in output and "Running stage 'export'" in output
-    assert "Running stage 'train'" not in output and "Running stage 'quantize'" not in output
+    assert "Running stage 'evaluate'" in output
+    assert not [stage for stage in ("train", "quantize", "export") if f"Running stage '{stage}'" in output]
     assert (by_dvc.folder / "reports/train/timing.json").read_bytes() == before
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from pipeline.data.loader import Batch
 from pipeline.detector.losses import Losses
+from pipeline.detector.part import Part
 from pipeline.structures import Images, Targets
 from pipeline.training.config import AdamW, Augment, Cosine, Sgd, Steps, TrainConfig
 from pipeline.training.loop import NonFiniteLoss, train
@@ -26,7 +27,7 @@ class Line(nn.Module):
         self.norm = nn.BatchNorm2d(3)
         self.modes: list[bool] = []
 
-    def losses(self, images: Images, targets: Targets, generator: torch.Generator) -> Losses:
+    def forward(self, images: Images, targets: Targets, generator: torch.Generator, part: Part) -> Losses:
         self.modes.append(self.training)
         pixels = images.pixels_N3HW.float()
         terms = {"loss_a": (self.weight - pixels.nan_to_num(0, 0).mean()) ** 2, "loss_b": 0 * self.norm(pixels).sum()}
@@ -48,12 +49,17 @@ def config(**changes: object) -> TrainConfig:
     values = {
         "steps": 6,
         "batch": 2,
+        "accumulate": 1,
+        "precision": "float32",
+        "sync_norm": False,
+        "ema": 0.0,
         "optimizer": Sgd(kind="sgd", lr=0.8, momentum=0.0, weight_decay=0.0),
         "schedule": Steps(kind="steps", warmup=0, milestones=(0.5,), factor=0.1),
         "clip": 0.0,
         "augment": AUGMENT,
         "validate_every": 2,
         "log_every": 1,
+        "checkpoint_every": 0,
     }
     return TrainConfig(**(values | changes))  # type: ignore[arg-type]
 
@@ -62,12 +68,12 @@ def run(pixels: list[float], cfg: TrainConfig) -> tuple[Line, list[tuple[int, di
     model, logged = Line(), []
     train(
         model,
-        iter(batches(pixels)),
+        lambda sampler: iter(batches(pixels)[sampler.step :]),
         cfg,
         torch.device("cpu"),
         0,
         lambda step, figures: logged.append((step, figures)),
-        lambda step: {"val": float(step)},
+        lambda model, step: {"val": float(step)},
     )
     return model, logged
 
@@ -101,7 +107,7 @@ def test_a_loss_that_is_not_finite_names_its_own_pictures(bad: float, log_every:
     given[2].images.pixels_N3HW[1, 0, 0, 0] = bad
     cfg = config(steps=5, validate_every=0, log_every=log_every)
     with pytest.raises(NonFiniteLoss, match=r"step 3 .*\n.*pictures: 2b\.png\n"):
-        train(Line(), iter(given), cfg, torch.device("cpu"), 0, lambda *_: None, lambda _: {})
+        train(Line(), lambda _: iter(given), cfg, torch.device("cpu"), 0, lambda *_: None, lambda *_: {})
 
 
 def test_a_loss_that_breaks_in_the_last_step_is_seen() -> None:

@@ -1,0 +1,123 @@
+"""One process of train: the only one, or a rank among several. The first one writes the results."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from pipeline.data.augment import Augmentation
+from pipeline.data.dataset import Dataset, Split, open_dataset
+from pipeline.data.loader import Batch, TrainingPictures, training_batches
+from pipeline.data.masks import require_masks
+from pipeline.data.sampler import StepSampler
+from pipeline.detector.build import build_detector
+from pipeline.detector.config import learns_masks
+from pipeline.detector.pretrained.backbone import load_pretrained
+from pipeline.detector.weights import save_detector, save_training
+from pipeline.errors import DataError
+from pipeline.evaluation.coco import evaluate_all
+from pipeline.evaluation.inference import TorchBackend, predict_split
+from pipeline.evaluation.truth import Truth
+from pipeline.files import locked, staged, write_json
+from pipeline.settings import TrainStage
+from pipeline.training.checkpoint import Checkpoints
+from pipeline.training.device import prepare_device
+from pipeline.training.distributed import ALONE, Ranks, joined
+from pipeline.training.launch import report
+from pipeline.training.loop import train
+from pipeline.training.sync_norm import sync_norms
+
+PATIENCE = 30.0
+"""Seconds that a new run waits for the processes of a killed one to be gone."""
+
+
+def train_alone(cfg: TrainStage, work: Path, show: Callable[[int, Mapping[str, float]], None]) -> None:
+    """The whole training in this process."""
+    with locked(work / "lock", busy(work), PATIENCE):
+        fit(cfg, work, ALONE, show)
+
+
+def train_rank(settings: Path) -> None:
+    """This process's share of the training that the file `settings` in the work folder describes."""
+    cfg = TrainStage.read(settings)
+    with joined(cfg.compute.device) as ranks:
+        if not ranks.first:
+            fit(cfg, settings.parent, ranks, lambda step, figures: None)
+            return
+        with locked(settings.with_name("lock"), busy(settings.parent), PATIENCE):
+            fit(cfg, settings.parent, ranks, lambda step, figures: report({"step": step, "figures": dict(figures)}))
+
+
+def fit(cfg: TrainStage, work: Path, ranks: Ranks, show: Callable[[int, Mapping[str, float]], None]) -> None:
+    """data/validated -> models/detector, reports/train."""
+    device = prepare_device(cfg.compute, cfg.seed + ranks.rank, ranks.local, ranks.local_count)
+    dataset = open_dataset(cfg.layout.validated)
+    if learns_masks(cfg.model):
+        for name in ("train", "val"):
+            require_masks(dataset.split(name), cfg.layout.validated)
+    pictures = training_pictures(dataset.split("train"), cfg)
+    model = build_detector(cfg.model, num_classes=len(dataset.classes))
+    loaded = load_pretrained(model, cfg.model)
+    if ranks.first:
+        print(f"train: {len(dataset.classes)} classes; backbone weights: {loaded.source if loaded else 'random'}", flush=True)
+    if cfg.train.sync_norm and ranks.count > 1:
+        sync_norms(model)
+    model.to(device)
+
+    final: dict[str, float] = {}
+
+    def log(step: int, figures: Mapping[str, float]) -> None:
+        final.update(figures)
+        show(step, figures)
+
+    def batches(sampler: StepSampler) -> Iterator[Batch]:
+        return training_batches(pictures, sampler, model.divisor, cfg.compute.workers)
+
+    checkpoints = Checkpoints(work, cfg.train.checkpoint_every)
+    validate = partial(validation, dataset=dataset, cfg=cfg)
+    best = train(model, batches, cfg.train, device, cfg.seed, log, validate, ranks, checkpoints)
+    if ranks.first:
+        with staged(cfg.layout.detector) as out:
+            categories = [{"id": category.id, "name": category.name} for category in dataset.info.categories]
+            save_detector(out, best, cfg.model, categories)  # type: ignore[arg-type]
+            save_training(out, asdict(cfg.train), cfg.seed, dataset.info.digest)
+        metrics = {name: value for name, value in final.items() if is_reproducible(name)}
+        write_json(cfg.layout.reports("train") / "metrics.json", metrics)
+
+
+def training_pictures(split: Split, cfg: TrainStage) -> TrainingPictures:
+    """The endless stream of augmented training pictures."""
+    if not split.images.file_names:
+        raise DataError(cfg.layout.validated, "the train split holds no picture", "give it more data, or lower dataset.split.val")
+    augment = cfg.train.augment
+    augmentation = Augmentation(
+        cfg.model.input.short_side, cfg.model.input.long_side, augment.flip, augment.scale, augment.crop, augment.crop_least
+    )
+    return TrainingPictures(split, augmentation, cfg.model.input.channels, cfg.seed, masks=learns_masks(cfg.model))
+
+
+def validation(model: nn.Module, step: int, dataset: Dataset, cfg: TrainStage) -> dict[str, float]:
+    """AP and AP50 of the model as it is now, on the validation split: of boxes, and of masks where it finds them."""
+    backend = TorchBackend(model, cfg.compute.device)
+    ids = [category.id for category in dataset.info.categories]
+    split = dataset.split("val")
+    predictions = predict_split(backend, split, cfg.model.input, model.divisor, cfg.train.batch, ids)  # type: ignore[arg-type]
+    truth = Truth.of(split, dataset.info.categories, masks=predictions.masks_D is not None)
+    return {
+        f"val/{task}/{name}": metrics.numbers[f"{task}/{name}"]
+        for task, metrics in evaluate_all(truth, predictions, "hotcoco").items()
+        for name in ("AP", "AP50")
+        if metrics.numbers[f"{task}/{name}"] >= 0
+    }
+
+
+def is_reproducible(name: str) -> bool:
+    """Whether a rerun gives the same figure: everything but speed."""
+    return not name.endswith("per_second")
+
+
+def busy(work: Path) -> str:
+    """What to say when another process works in the folder."""
+    return f"train: another process is training in {work}; wait for it, or stop it"

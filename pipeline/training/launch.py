@@ -1,0 +1,102 @@
+"""Start the training processes of this machine by torchrun, and hear what they report. No torch: the processes import it.
+
+A rank is `python -m pipeline.training.launch MODULE:FUNCTION FILE`: it runs FUNCTION(FILE). torchrun gives each rank a session of
+its own, so each ties itself to torchrun's life before anything else; torchrun itself dies with the stage (pipeline/process.py).
+What a rank reports is a line of JSON on its standard output behind a mark; all other lines are passed on as they are.
+"""
+
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.process import die_with_parent, run_streamed
+from pipeline.training.config import ComputeConfig
+
+_MARK = "\x1edetectline "
+_TORCHRUN = "torch.distributed.run"
+
+
+class RankFailed(UserError):
+    """A training process failed; the message is its own."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def launch(entry: str, settings: Path, compute: ComputeConfig, on_report: Callable[[dict[str, Any]], None]) -> None:
+    """Run `entry` ("module:function") with the file `settings` in every process that `compute` asks for on this machine.
+
+    Returns when all have ended well; `on_report` is given what they `report`. RankFailed has the message of the first that
+    failed; the others are then gone.
+    """
+    failed: list[dict[str, Any]] = []
+
+    def hear(line: str) -> None:
+        if line.startswith(_MARK):
+            said = json.loads(line.removeprefix(_MARK))
+            (failed.append if "failed" in said else on_report)(said)
+        elif not failed:  # torchrun's own account of the failure says nothing that the rank has not said
+            print(line, flush=True)
+
+    ended = run_streamed(torchrun(entry, settings, compute), hear, env=environment(compute))
+    if ended.code != 0:
+        # A rank that the failure of another one broke may be heard first: a message for the user outweighs a stack trace.
+        told = sorted(failed, key=lambda said: "trace" in said)
+        if not told:
+            raise UserError(
+                f"train: a training process was ended from outside, or crashed (status {ended.code}); see the lines above"
+            )
+        if "trace" in told[0]:
+            print(told[0]["trace"], file=sys.stderr, flush=True)
+        raise RankFailed(told[0]["failed"], told[0]["code"])
+
+
+def report(values: Mapping[str, Any]) -> None:
+    """Tell the stage something, from a rank: one short line, so that the ranks' lines do not mix."""
+    sys.stdout.write(f"{_MARK}{json.dumps(values)}\n")
+    sys.stdout.flush()
+
+
+def torchrun(entry: str, settings: Path, compute: ComputeConfig) -> list[str]:
+    """The command that starts this machine's ranks; they meet on 127.0.0.1, or where `compute.rendezvous` says."""
+    words = [sys.executable, "-m", _TORCHRUN, f"--nnodes={compute.nodes}", f"--nproc-per-node={compute.processes or 'gpu'}"]
+    if compute.nodes == 1:
+        words += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
+    else:
+        words += ["--rdzv-backend=c10d", f"--rdzv-endpoint={compute.rendezvous}", "--rdzv-id=detectline"]
+    return [*words, "--max-restarts=0", "-m", "pipeline.training.launch", entry, str(settings)]
+
+
+def environment(compute: ComputeConfig) -> dict[str, str]:
+    """The ranks' environment: the loopback for one machine, and as many threads as each rank will use."""
+    threads = str(compute.threads_each(max(1, compute.processes)))
+    local = {"GLOO_SOCKET_IFNAME": "lo"} if compute.nodes == 1 else {}
+    return {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", **local}
+
+
+def main(entry: str, settings: str) -> int:
+    """Be a rank."""
+    die_with_parent()
+    if _TORCHRUN.encode() not in Path(f"/proc/{os.getppid()}/cmdline").read_bytes():
+        return 1  # torchrun died while this process was starting
+    module, _, function = entry.partition(":")
+    try:
+        getattr(importlib.import_module(module), function)(Path(settings))
+    except UserError as error:
+        report({"failed": str(error), "code": error.exit_code})
+        return 1
+    except Exception as error:
+        report({"failed": f"{type(error).__name__}: {error}", "code": 1, "trace": traceback.format_exc()})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
