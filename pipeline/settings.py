@@ -56,7 +56,7 @@ USED = "used"
 """Metadata of a stage's field: the settings of the group that change its results."""
 INFERENCE = ("device", "threads")
 DISTRIBUTED = (*INFERENCE, "processes", "nodes")
-TRAINING = tuple(field.name for field in fields(TrainConfig) if field.name != "checkpoint_every")  # type: ignore[arg-type]
+TRAINING = tuple(field.name for field in fields(TrainConfig) if field.name != "checkpoint_every")
 CODE = Path(__file__).absolute().parent.parent
 
 

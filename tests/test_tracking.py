@@ -234,3 +234,17 @@ def test_registered_model_loads_by_its_alias_and_is_not_stored_twice(store, monk
 def test_wrong_store_names_field_and_rule():
     with pytest.raises(ConfigError, match=r"tracking\.uri='file:///x' is no MLflow store"):
         config(uri="file:///x")
+
+
+def test_points_that_a_resumed_training_sends_again_are_not_doubled(store) -> None:
+    root, client = store
+    first = Inline(config(experiment="resumed"), root)
+    first.open(name="killed")
+    for step in (1, 2, 3):
+        first.curve({"loss": 1.0 / step}, step)
+    again = Inline(config(experiment="resumed"), root)
+    again.open(first.run.run_id, owner=False)
+    for step in (1, 2, 3, 4):
+        again.curve({"loss": 1.0 / step, "late": 0.5}, step)
+    assert [point.step for point in client.get_metric_history(first.run.run_id, "loss")] == [1, 2, 3, 4]
+    assert [point.step for point in client.get_metric_history(first.run.run_id, "late")] == [1, 2, 3, 4]
