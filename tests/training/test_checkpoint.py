@@ -126,7 +126,7 @@ def test_every_random_generator_goes_on_where_it_was() -> None:
 
 def test_weights_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
     """A finite loss can still lead to them: here by a learning rate out of all measure."""
-    cfg = replace(LONG, clip=0.0, checkpoint_every=1, optimizer=replace(CONFIG.optimizer, lr=1e42))
+    cfg = replace(LONG, clip=0.0, checkpoint_every=1, optimizer=replace(CONFIG.optimizer, lr=1.3e39, weight_decay=1e3))
     with pytest.raises(UserError, match="not finite"):
         trained(tiny_two_stage(), cfg, tmp_path)
     assert not list(tmp_path.glob("*.pt"))
