@@ -1,8 +1,8 @@
 """The process that talks to MLflow: `python -m pipeline.recorder PARENT`, fed by pipeline/tracking.py, one JSON object a line.
 
-Operations: open, params, tags, metrics, final, file, carry, register, end. The answer to `open` is one line on standard output,
-{"run_id": ...} or {"error": ...}. Later faults are said on standard error and make the exit status 3; the next operation is tried
-all the same. When the input ends without `end` (the parent died) the run is marked KILLED.
+Operations: open, params, tags, metrics, curve, final, file, carry, register, end. The answer to `open` is one line on standard
+output, {"run_id": ...} or {"error": ...}. Later faults are said on standard error and make the exit status 3; the next
+operation is tried all the same. When the input ends without `end` (the parent died) the run is marked KILLED.
 """
 
 import json
@@ -30,7 +30,8 @@ class Run:
     def __init__(self, uri: str, artifacts: str | None, experiment: str, run_id: str | None, name: str, owner: bool) -> None:
         from mlflow.tracking import MlflowClient
 
-        self.uri, self.owner = uri, owner
+        self.uri, self.owner, self.opened_again = uri, owner, run_id is not None
+        self._drawn: dict[str, set[int]] = {}
         self.client = MlflowClient(uri, uri)
         self.run_id = run_id or self._create(experiment, artifacts, name)
         if run_id and owner:
@@ -64,6 +65,15 @@ class Run:
         known = [Metric(_allowed(name), value, time, step) for name, value in values.items()]
         for start in range(0, len(known), 10 * _MOST_VALUES):
             self.client.log_batch(self.run_id, metrics=known[start : start + 10 * _MOST_VALUES])
+
+    def curve(self, values: Mapping[str, float], step: int, time: int) -> None:
+        """Points of curves; those that the run has already, from before a training was stopped and resumed, stay as they are."""
+        if self.opened_again:
+            for name in values.keys() - self._drawn.keys():
+                history = self.client.get_metric_history(self.run_id, _allowed(name))
+                self._drawn[name] = {point.step for point in history}
+            values = {name: value for name, value in values.items() if step not in self._drawn[name]}
+        self.metrics(values, step, time)
 
     def final(self, values: Mapping[str, float], time: int) -> None:
         """Figures of the whole run: a point at step 0 would spoil a curve of that name."""

@@ -59,7 +59,7 @@ USED = "used"
 INFERENCE = ("device", "threads")
 MEASURING = ("engine", "split", "max_detections", "drawing_score")
 DISTRIBUTED = (*INFERENCE, "processes", "nodes")
-TRAINING = tuple(field.name for field in fields(TrainConfig) if field.name != "checkpoint_every")  # type: ignore[arg-type]
+TRAINING = tuple(field.name for field in fields(TrainConfig) if field.name != "checkpoint_every")
 CODE = Path(__file__).absolute().parent.parent
 
 

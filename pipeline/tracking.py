@@ -114,10 +114,10 @@ class Recorder:
         """Free text about the run; a later value replaces an earlier one."""
         self.send("tags", values=dict(values))
 
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Figures at one step; `step` makes a curve."""
+    def curve(self, values: Mapping[str, float], step: int) -> None:
+        """Points of curves at one step; sent again, by a training that was stopped and resumed, they are not doubled."""
         plain = {name: float(value) for name, value in values.items()}
-        self.send("metrics", values=plain, step=step, time=int(time.time() * 1000))
+        self.send("curve", values=plain, step=step, time=int(time.time() * 1000))
 
     def final(self, values: Mapping[str, float]) -> None:
         """Figures of the whole run; left out where a curve of that name exists already."""
@@ -193,7 +193,7 @@ class Curves:
         if self._start is not None and self.recorder is None:
             self.recorder = self._start()
         if self.recorder is not None:
-            self.recorder.metrics({full_name(self.stage, name): value for name, value in figures.items()}, step)
+            self.recorder.curve({full_name(self.stage, name): value for name, value in figures.items()}, step)
 
 
 _current = Curves()

@@ -254,3 +254,17 @@ def test_cards_are_artifacts_and_the_models_has_the_latencies_of_this_run(store,
 def test_wrong_store_names_field_and_rule():
     with pytest.raises(ConfigError, match=r"tracking\.uri='file:///x' is no MLflow store"):
         config(uri="file:///x")
+
+
+def test_points_that_a_resumed_training_sends_again_are_not_doubled(store) -> None:
+    root, client = store
+    first = Inline(config(experiment="resumed"), root)
+    first.open(name="killed")
+    for step in (1, 2, 3):
+        first.curve({"loss": 1.0 / step}, step)
+    again = Inline(config(experiment="resumed"), root)
+    again.open(first.run.run_id, owner=False)
+    for step in (1, 2, 3, 4):
+        again.curve({"loss": 1.0 / step, "late": 0.5}, step)
+    assert [point.step for point in client.get_metric_history(first.run.run_id, "loss")] == [1, 2, 3, 4]
+    assert [point.step for point in client.get_metric_history(first.run.run_id, "late")] == [1, 2, 3, 4]

@@ -61,7 +61,7 @@ def read(content: bytes) -> dict[str, Any]:
 def random_states() -> dict[str, Any]:
     """States of every global random generator of this process, as plain values."""
     version, numbers, gauss = random.getstate()
-    numpy_state: dict[str, Any] = np.random.get_state(legacy=False)  # type: ignore[assignment]
+    numpy_state: dict[str, Any] = np.random.get_state(legacy=False)
     states = {
         "python": [version, list(numbers), gauss],
         "numpy": {**numpy_state, "state": {"key": numpy_state["state"]["key"].tolist(), "pos": int(numpy_state["state"]["pos"])}},

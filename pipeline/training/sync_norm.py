@@ -49,8 +49,9 @@ def synced_norm(norm: nn.BatchNorm2d, x_NCHW: Tensor) -> Tensor:
     scale_C = (var_C + norm.eps).rsqrt()
     if norm.affine:
         scale_C = scale_C * norm.weight
-    y = centred * scale_C.view(1, -1, 1, 1)
-    return (y + norm.bias.view(1, -1, 1, 1) if norm.affine else y).to(x_NCHW.dtype)
+    y: Tensor = centred * scale_C.view(1, -1, 1, 1)
+    y = y + norm.bias.view(1, -1, 1, 1) if norm.affine else y
+    return y.type_as(x_NCHW)
 
 
 def sync_norms(model: nn.Module) -> nn.Module:
@@ -68,7 +69,8 @@ def _with_activation(fused: type[nn.Module]) -> type[nn.Module]:
     if fused not in _SYNCED:
 
         def forward(self: Any, x_NCHW: Tensor) -> Tensor:
-            return self.act(self.drop(synced_norm(self, x_NCHW))) if self.training else fused.forward(self, x_NCHW)
+            y: Tensor = self.act(self.drop(synced_norm(self, x_NCHW))) if self.training else fused.forward(self, x_NCHW)
+            return y
 
         _SYNCED[fused] = type("SyncedBatchNormAct2d", (fused,), {"forward": forward})
     return _SYNCED[fused]

@@ -1,4 +1,4 @@
-"""Training as a real process, killed at random moments and started again: the result is an undisturbed run's, to the byte."""
+"""Training as a real process, killed at random moments and started again, ends to the byte like an undisturbed run."""
 
 import os
 import random
