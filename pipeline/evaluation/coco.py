@@ -7,16 +7,14 @@ off the tables is one piece of code, held to pycocotools' own summary by the tes
 import contextlib
 import io
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.dataset import Split
 from pipeline.evaluation.inference import Predictions
-from pipeline.evaluation.truth import CategoryLike, Floats, Truth
+from pipeline.evaluation.truth import Floats, Truth
 from pipeline.predict.postprocess import Rle
 
 Engine = Literal["hotcoco", "pycocotools"]
@@ -81,13 +79,6 @@ class CocoMetrics:
         """For metrics.json: the twelve numbers and <task>/AP/<class>; undefined values are left out."""
         defined = {name: value for name, value in self.numbers.items() if value >= 0}
         return defined | {f"{self.task}/AP/{name}": value for name, value in self.per_class.items()}
-
-
-def evaluate_boxes(
-    truth: Split, categories: Sequence[CategoryLike], predictions: Predictions, engine: Engine, max_detections: int = 100
-) -> CocoMetrics:
-    """COCO's box metrics of `predictions` on the labels of `truth`; see `measure`."""
-    return measure(Truth.of(truth, categories), predictions, engine, max_detections)
 
 
 def evaluate_all(truth: Truth, predictions: Predictions, engine: Engine, max_detections: int = 100) -> dict[Task, CocoMetrics]:

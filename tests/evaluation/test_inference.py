@@ -8,8 +8,9 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import DataError
-from pipeline.evaluation.coco import evaluate_boxes
+from pipeline.evaluation.coco import measure
 from pipeline.evaluation.inference import TorchBackend, predict_split
+from pipeline.evaluation.truth import Truth
 from tests.data.simple import simple_dataset
 from tests.evaluation.colours import ColourDetector
 
@@ -28,7 +29,8 @@ def predicted(dataset, batch=3, shape=RGB, **options):
 
 
 def ap50(dataset, predictions):
-    return evaluate_boxes(dataset.split("val"), dataset.info.categories, predictions, "hotcoco").numbers["bbox/AP50"]
+    truth = Truth.of(dataset.split("val"), dataset.info.categories)
+    return measure(truth, predictions, "hotcoco").numbers["bbox/AP50"]
 
 
 def test_a_detector_that_is_right_scores_so(dataset):
