@@ -15,8 +15,6 @@ from pipeline.data.masks import has_mask, outlines, require_masks, run_lengths, 
 from pipeline.errors import DataError
 from tests.data.simple import simple_dataset
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # pycocotools
-
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Split:

@@ -34,7 +34,7 @@ def stage(tmp_path, monkeypatch):
     config = EvaluateStage(
         layout=Layout(tmp_path),
         evaluate=EvaluateConfig(engine="hotcoco", split="val", batch=4, max_detections=100, drawing_score=0.5, sheet=6),
-        compute=ComputeConfig(device="cpu", threads=1, workers=0, slot=None),
+        compute=ComputeConfig(device="cpu", threads=1, workers=0, processes=1, nodes=1, rendezvous="", slot=None),
     )
     return SimpleNamespace(run=evaluate.run, config=config, loaded=loaded, out=tmp_path / "reports/evaluate")
 

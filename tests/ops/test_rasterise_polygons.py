@@ -9,8 +9,6 @@ from pycocotools import mask as coco_mask
 
 import ops_cuda
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # pycocotools
-
 
 def pools(owners: list[list[np.ndarray]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     polygons = [polygon for owner in owners for polygon in owner]

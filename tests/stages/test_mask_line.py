@@ -16,8 +16,6 @@ from pipeline.layout import Layout
 from tests.evaluation.cases import judge
 from tests.stages.tiny import MASKS, run_stages
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # pycocotools
-
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text())

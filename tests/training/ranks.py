@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.data.annotations import PolygonPool
 from pipeline.data.loader import Batch, Sample, collate
 from pipeline.data.sampler import StepSampler
 from pipeline.detector.build import build_detector
@@ -44,7 +45,9 @@ def picture(position: int, empty: Callable[[int], bool]) -> Sample:
     count = 0 if empty(position) else int(chance.integers(1, 5))
     corner = chance.random((count, 2)) * [width - 30, height - 30]
     boxes = np.concatenate([corner, corner + 10 + chance.random((count, 2)) * 20], axis=1).astype(np.float32)
-    return Sample(pixels, boxes, chance.integers(0, 3, count), f"{position}.png")
+    outlines = boxes[:, [0, 1, 2, 1, 2, 3]].reshape(-1, 2).astype(np.float64)  # half of each box
+    pool = PolygonPool(outlines, np.arange(count + 1) * 3, np.arange(count + 1))
+    return Sample(pixels, boxes, chance.integers(0, 3, count), f"{position}.png", pool)
 
 
 def weights_after(
