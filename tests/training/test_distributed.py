@@ -37,10 +37,12 @@ def one_thread():
 @pytest.mark.parametrize("empty", PICTURES)
 @pytest.mark.parametrize("kind", MODELS)
 def test_two_ranks_learn_what_one_learns(kind: str, empty: str, tmp_path: Path) -> None:
-    model = frozen(MODELS[kind]())
+    model, cfg = frozen(MODELS[kind]()), CONFIG
+    if kind == "mask_rcnn":  # at the full rate a ReLU comes within rounding of zero in the second step, and falls to either side
+        cfg = replace(CONFIG, optimizer=replace(CONFIG.optimizer, lr=0.05))
     start, _ = weights_after(model, replace(CONFIG, steps=1, optimizer=replace(CONFIG.optimizer, lr=1e-12)))
-    one, figures = weights_after(model, CONFIG, empty=PICTURES[empty])
-    first, second = forked(2, lambda ranks: weights_after(model, CONFIG, ranks, PICTURES[empty]), tmp_path)
+    one, figures = weights_after(model, cfg, empty=PICTURES[empty])
+    first, second = forked(2, lambda ranks: weights_after(model, cfg, ranks, PICTURES[empty]), tmp_path)
     assert furthest(one, start) > 1e-2
     assert furthest(first[0], one) <= 1e-5
     assert furthest(first[0], second[0]) == 0
