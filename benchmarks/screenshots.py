@@ -20,7 +20,10 @@ from flows.server import START_SECONDS
 from pipeline.process import running
 from tests.stages.tiny import TINY
 
-SETTINGS = [*(override for override in TINY if override != "tracking=off"), "train.validate_every=40", "train.log_every=5"]
+SETTINGS = [
+    *(override for override in TINY if override not in ("tracking=off", "train.validate_every=0")),
+    *("train.validate_every=40", "train.log_every=5", "quantize.held_loss=0.1", "export.gate.int8_ap=0.1"),
+]
 RATES = ("0.002", "0.0005")
 CHARTS = "train/loss$|train/val/bbox/AP$|evaluate/bbox/AP(50)?$"
 """What MLflow's search for charts takes: a regular expression over their names."""
@@ -31,7 +34,8 @@ def main() -> None:
     chromium = shutil.which("chromium") or sys.exit("chromium: not on the PATH; apt install chromium")
     log = CHECKOUT / "work/services/screenshots.log"
     log.unlink(missing_ok=True)
-    with running([sys.executable, "-m", "infra.local"], log, cwd=CHECKOUT, grace=60) as services:
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with running([sys.executable, "-m", "infra.local"], log, env=environment, cwd=CHECKOUT, grace=60) as services:
         prefect_url, mlflow_url = addresses(log, services)
         flow_runs = [run(rate, prefect_url) for rate in RATES]
         photograph(chromium, prefect_url, mlflow_url, flow_runs)
