@@ -172,6 +172,10 @@ def flow_tracking(place: Workspace, outcomes: dict[str, Outcome]) -> Iterator[tr
         status = "FAILED"
         run.tags({"failure": str(error)})
         raise
+    except Exception as error:
+        status = "FAILED"
+        run.tags({"failure": f"{type(error).__name__}: {error}"})
+        raise
     finally:
         record = place.root / "dvc.lock"
         run.tags({f"outcome.{stage}": outcome for stage, outcome in outcomes.items()})
@@ -191,14 +195,15 @@ def main(arguments: Sequence[str]) -> int:
         # A mistake is told at once, not after Prefect has started.
         jobs = combinations(arguments)
         for overrides in jobs:
-            require_source(settings.check(settings.compose(overrides, CHECKOUT)).dataset.source, CHECKOUT)
+            config = settings.check(settings.compose(settings.on_top(overrides, CHECKOUT), CHECKOUT))
+            require_source(config.dataset.source, CHECKOUT)
         with prefect_api(Layout(CHECKOUT)):
             return max([run_here(overrides) for overrides in jobs])
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\ninterrupted; nothing was left half-written, and the same command goes on from here", file=sys.stderr)
+        print("\ninterrupted; nothing was left half-written, and the same command takes up what was finished", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -40,8 +40,11 @@ class Workspace:
 def own_worktree(checkout: Path, name: str, overrides: Sequence[str]) -> Workspace:
     """A worktree below `work/runs` for one run with `overrides`, its params.yaml written, on a new branch `runs/...`.
 
+    The overrides come on top of the checkout's own, those that its params.yaml was written with.
+
     UserError when the checkout is no git repository with a commit, or the data is missing.
     """
+    overrides = settings.on_top(overrides, checkout)
     config = settings.check(settings.compose(overrides, checkout))
     require_source(config.dataset.source, checkout)
     base = commit_of(checkout)
@@ -94,7 +97,8 @@ def share_cache(checkout: Path, root: Path) -> None:
         local.add_section("cache")
     local.set("cache", "dir", str((checkout / lines[-1]).resolve()))
     local.set("cache", "type", "reflink,hardlink,copy")
-    with (root / ".dvc/config.local").open("w") as file:
+    private = os.open(root / ".dvc/config.local", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # it may hold a remote's keys
+    with os.fdopen(private, "w") as file:
         local.write(file)
 
 
@@ -121,7 +125,8 @@ def keep(place: Workspace, message: str) -> str:
 
     UserError when the push fails: the commit stands, and the message says how to push later.
     """
-    git(place.root, "add", "--force", *(name for name in RESULT if (place.root / name).exists()))
+    known = git(place.root, "ls-files", *RESULT).split()  # one that is gone now is committed as gone
+    git(place.root, "add", "--force", "--all", *(name for name in RESULT if name in known or (place.root / name).exists()))
     # hooks are for people: a formatter that is not installed must not lose a run
     git(place.root, *identity(place.root), "commit", "--quiet", "--no-verify", "--allow-empty", "-m", message)
     commit = git(place.root, "rev-parse", "HEAD")

@@ -17,7 +17,7 @@ def home(root: Path) -> Path:
     the checkout is `DVC_ROOT`.
     """
     root = root.absolute()
-    if root.parts[-3:-1] == RUNS.parts:
+    if root.parts[-3:-1] == RUNS.parts and (root / ".git").is_file():  # as worktrees have
         return root.parents[2]
     return Path(os.environ.get("DVC_ROOT", root)) if "DVC_EXP_BASELINE_REV" in os.environ else root
 

@@ -116,7 +116,7 @@ class IngestStage(Stage):
     """Settings of ingest."""
 
     dataset: DatasetConfig
-    storage: StorageConfig
+    storage: StorageConfig = field(metadata={USED: ("endpoint", "profile", "region")})
     seed: int
 
 
@@ -184,14 +184,28 @@ def stage_config(stage: str, settings: Settings, layout: Layout) -> Stage:
 
 
 def load(overrides: Sequence[str] = (), root: Path = Path(".")) -> Settings:
-    """The checked settings: of params.yaml without overrides, else freshly composed from conf/ with them.
+    """The checked settings: of params.yaml without overrides, else freshly composed from conf/ with them on top of params.yaml's.
 
     UserError when params.yaml is to be used and is stale.
     """
     if overrides:
-        return check(compose(overrides, root))
+        return check(compose(on_top(overrides, root), root))
     check_params(root)
     return check(read_params(root))
+
+
+def on_top(overrides: Sequence[str], root: Path = Path(".")) -> list[str]:
+    """`overrides` on top of those that params.yaml was written with: the checkout's own data and model stay chosen.
+
+    A later word replaces an earlier one of the same key or below it.
+    """
+
+    def key(word: str) -> str:
+        return word.lstrip("+~").partition("=")[0]
+
+    own = (snapshot_overrides(root) or []) if (root / PARAMS).exists() else []
+    new = {key(word) for word in overrides}
+    return [word for word in own if not any(key(word) == one or key(word).startswith(f"{one}.") for one in new)] + [*overrides]
 
 
 def compose(overrides: Sequence[str], root: Path = Path(".")) -> dict[str, Any]:
@@ -282,20 +296,20 @@ def snapshot_overrides(root: Path = Path(".")) -> list[str] | None:
 def check_params(root: Path = Path(".")) -> None:
     """UserError when params.yaml is not what conf/ composes to today, with the command that mends it.
 
-    Inside `dvc exp run` DVC has composed params.yaml itself a moment ago and keeps no note of the overrides: then only its
+    `dvc exp run` and `dvc exp apply` leave a params.yaml that DVC composed itself, without a note of the overrides: then only its
     values are checked.
     """
     values = read_params(root)
     overrides = snapshot_overrides(root)
-    if overrides is None and "DVC_EXP_BASELINE_REV" in os.environ:
+    if overrides is None:
         check(values)
         return
-    expected = compose(overrides or [], root)
+    expected = compose(overrides, root)
     check(expected)
     if values == expected:
         return
     changed = ", ".join(sorted(_differences(values, expected))[:5])
-    command = shlex.join(["python", "-m", "pipeline", "config", *(overrides or [])])
+    command = shlex.join(["python", "-m", "pipeline", "config", *overrides])
     raise UserError(f"{root / PARAMS}: not what conf/ composes to; differs in {changed}\n  bring it up to date by: {command}")
 
 

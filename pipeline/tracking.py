@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError, UserError
 from pipeline.files import digest_bytes, write_atomically, write_json
@@ -54,6 +55,9 @@ class TrackingConfig:
         if self.enabled and not self.uri.startswith(("sqlite:///", "postgresql", "http://", "https://")):
             rule = "is no MLflow store; use sqlite:///mlflow.db, postgresql://... or the http(s) address of a server"
             raise ConfigError("tracking.uri", self.uri, rule)
+        if self.enabled and urlsplit(self.uri).password:
+            rule = "has a password in it, and settings are kept in files and logs; use PGPASSWORD or MLFLOW_TRACKING_PASSWORD"
+            raise ConfigError("tracking.uri", None, rule)
         for field in ("experiment", "model", "alias"):
             if not getattr(self, field).strip():
                 raise ConfigError(f"tracking.{field}", getattr(self, field), "must not be empty")

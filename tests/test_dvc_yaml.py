@@ -79,6 +79,9 @@ def test_every_setting_of_a_stage_is_listed_but_those_that_never_change_a_result
     anywhere = {"workers", "rendezvous", "slot"}
     alone = {"compute": {*anywhere, "processes", "nodes"}}
     never = {
+        "ingest": {
+            "storage": {"private_addresses", "files", "gigabytes", "connect_seconds", "read_seconds", "attempts", "workers"}
+        },
         "train": {"train": {"checkpoint_every"}, "compute": anywhere},
         "evaluate": alone,
         "quantize": alone,

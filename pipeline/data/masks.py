@@ -47,17 +47,20 @@ def outlines(split: Split, rows: slice) -> PolygonPool:
     polygons: list[list[NDArray[Any]]] = []
     for place in range(len(pool.annotation_starts) - 1):
         if place in coded:
-            height, _, counts = run_lengths(coded[place], f"{split.name}.json: annotation {table.ids_A[rows][place]}")
+            row = split.annotations.image_A[rows][place]
+            picture = int(split.images.heights_I[row]), int(split.images.widths_I[row])
+            name = f"{split.name}.json: annotation {table.ids_A[rows][place]}"
+            height, _, counts = run_lengths(coded[place], name, picture if min(picture) > 0 else None)
             polygons.append(_rectangles(height, counts))
         else:
             polygons.append(list(pool.polygons_of(place)))
     return PolygonPool.of(polygons)
 
 
-def run_lengths(rle: dict[str, Any], place: object) -> tuple[int, int, NDArray[np.int64]]:
+def run_lengths(rle: dict[str, Any], place: object, picture: tuple[int, int] | None = None) -> tuple[int, int, NDArray[np.int64]]:
     """Height, width and run lengths (outside first, down the columns) of COCO's `{"size", "counts"}`, packed or plain.
 
-    DataError naming `place` when they are not run lengths of a picture of that size.
+    DataError naming `place` when they are not run lengths of the size that they state, or `picture` (height, width) is another.
     """
     try:
         height, width = (int(side) for side in rle["size"])
@@ -66,6 +69,9 @@ def run_lengths(rle: dict[str, Any], place: object) -> tuple[int, int, NDArray[n
         wrong = counts.ndim != 1 or (counts < 0).any() or int(counts.sum()) != height * width or min(height, width) < 1
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise DataError(place, f"its mask is no run lengths: {error!r}", "draw it anew as polygons") from error
+    if not wrong and picture is not None and (height, width) != picture:
+        wrong_size = f"its mask is of {height} x {width} pixels, its picture of {picture[0]} x {picture[1]}"
+        raise DataError(place, wrong_size, "was the picture resized? draw the mask anew, or bring back the picture")
     if wrong:
         raise DataError(place, f"its run lengths are not those of {height} x {width} pixels", "draw it anew as polygons")
     return height, width, counts

@@ -87,7 +87,7 @@ def _masks(split: Split, rows: NDArray[np.int64]) -> list[Rle]:
     for row in rows.tolist():
         height, width = int(images.heights_I[table.image_A[row]]), int(images.widths_I[table.image_A[row]])
         if row in table.rle:
-            found.append(_packed(table.rle[row], f"{split.name}.json: annotation {table.ids_A[row]}"))
+            found.append(_packed(table.rle[row], f"{split.name}.json: annotation {table.ids_A[row]}", (height, width)))
             continue
         polygons = [polygon for polygon in table.polygons.polygons_of(row) if len(polygon) >= 3]
         x1, y1, x2, y2 = table.boxes_A4[row].tolist()
@@ -96,8 +96,8 @@ def _masks(split: Split, rows: NDArray[np.int64]) -> list[Rle]:
     return found
 
 
-def _packed(rle: dict[str, Any], place: str) -> Rle:
-    height, width, counts = run_lengths(rle, place)
+def _packed(rle: dict[str, Any], place: str, picture: tuple[int, int]) -> Rle:
+    height, width, counts = run_lengths(rle, place, picture if min(picture) > 0 else None)
     packed: Rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
     return packed
 

@@ -9,7 +9,10 @@ from pipeline.errors import ConfigError, DataError
 
 SCHEMES = ("http", "https", "s3")
 """Of sources that are fetched; `file` and plain paths are on this machine."""
-_SECRETS = {"x-amz-signature", "x-amz-credential", "x-amz-security-token", "signature", "sig", "token", "access_token", "key"}
+_SECRETS = {
+    *("x-amz-signature", "x-amz-credential", "x-amz-security-token", "x-goog-signature", "x-goog-credential", "signature", "sig"),
+    *("token", "access_token", "key", "api_key", "apikey", "password", "auth", "jwt"),
+}
 ALLOW = "if you trust it, allow it by storage.private_addresses=true"
 
 

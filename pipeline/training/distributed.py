@@ -115,8 +115,6 @@ def joined(device: str) -> Iterator[Ranks]:
     """This process as one of those that torchrun started (which is known by its environment)."""
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local, local_count = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    if device == "cuda":
-        torch.cuda.set_device(local)
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(minutes=30) if device == "cuda" else _LONG)
     try:
         yield Ranks(rank, count, local, local_count, dist.new_group(backend="gloo", timeout=_LONG))

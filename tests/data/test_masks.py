@@ -22,9 +22,12 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Split:
     return simple_dataset(tmp_path_factory.mktemp("masks"), pictures=3).split("train")
 
 
-def with_masks(split: Split, polygons: dict[int, list[np.ndarray]], rle: dict | None = None) -> Split:
+def with_masks(split: Split, polygons: dict[int, list[np.ndarray]], rle: dict | None = None, size: tuple = (0, 0)) -> Split:
+    """`size` is what the labels state of every picture's height and width; 0 is nothing."""
     pool = PolygonPool.of([polygons.get(row, []) for row in range(len(split.annotations))])
-    return replace(split, annotations=replace(split.annotations, polygons=pool, rle=rle or {}))
+    heights, widths = (np.full(len(split.images), side, np.int32) for side in size)
+    images = replace(split.images, heights_I=heights, widths_I=widths)
+    return replace(split, images=images, annotations=replace(split.annotations, polygons=pool, rle=rle or {}))
 
 
 def bitmaps() -> list[np.ndarray]:
@@ -43,7 +46,8 @@ def test_run_lengths_become_the_same_pixels(plain: Split, number: int) -> None:
     again = coco_mask.decode(coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width))
     np.testing.assert_array_equal(again, bitmap)
     for code in (packed["counts"].decode(), counts.tolist()):
-        pool = outlines(with_masks(plain, {}, {2: {"size": [height, width], "counts": code}}), slice(1, 4))
+        rle = {"size": [height, width], "counts": code}
+        pool = outlines(with_masks(plain, {}, {2: rle}, (height, width)), slice(1, 4))
         side = max(height, width)
         owners = torch.from_numpy(pool.polygon_starts), torch.from_numpy(pool.annotation_starts)
         box = torch.tensor([[0.0, 0, side, side]]).expand(3, 4)
@@ -76,6 +80,12 @@ def test_unpack_equals_pycocotools_on_long_runs() -> None:
 def test_broken_run_lengths_are_named(plain: Split, rle: dict) -> None:
     with pytest.raises(DataError, match=r"train\.json: annotation 3: .*run lengths"):
         outlines(with_masks(plain, {}, {2: rle}), slice(0, 4))
+
+
+def test_a_mask_of_another_size_than_its_picture_is_named(plain: Split) -> None:
+    """As after a picture was resized: its cells would lie elsewhere, without anybody noticing."""
+    with pytest.raises(DataError, match="annotation 3: its mask is of 4 x 4 pixels, its picture of 4 x 8"):
+        outlines(with_masks(plain, {}, {2: {"size": [4, 4], "counts": [16]}}, (4, 8)), slice(0, 4))
 
 
 def test_labels_without_a_mask_are_counted_and_named(plain: Split) -> None:

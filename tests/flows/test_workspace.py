@@ -82,6 +82,25 @@ def test_the_author_is_the_one_that_git_knows(checkout):
     assert git(checkout, "log", "-1", "--format=%an", workspace.keep(place, "Line")) == "Ada"
 
 
+def test_overrides_come_on_top_of_the_checkouts_own(checkout):
+    settings.write_params(["dataset=voc", "dataset.source=pictures", "train.steps=5"], checkout)
+    place = own(checkout, "train.steps=7", "seed=3")
+    assert (place.config.dataset.kind, place.config.train.steps, place.config.seed) == ("voc", 7, 3)
+    assert settings.on_top(["dataset=coco"], checkout) == ["train.steps=5", "dataset=coco"]  # a group takes its settings along
+    assert settings.load(["seed=3"], checkout).dataset.kind == "voc"
+
+
+def test_a_removed_listing_is_committed_as_removed(checkout):
+    (checkout / "source.json").write_text("{}")
+    git(checkout, "add", "source.json")
+    git(checkout, *workspace._NOBODY, "commit", "-qm", "a remote source")
+    place = own(checkout, "train.steps=7")
+    (place.root / "source.json").unlink()
+    (place.root / "dvc.lock").write_text("schema: '2.0'\n")
+    commit = workspace.keep(place, "Line")
+    assert "source.json" not in git(checkout, "ls-tree", "--name-only", commit)
+
+
 def test_the_cache_is_shared_and_local_settings_come_along(checkout):
     (checkout / ".dvc/config.local").write_text("['remote \"store\"']\n    secret_access_key = Secret\n")
     place = own(checkout, "train.steps=7")
@@ -89,6 +108,7 @@ def test_the_cache_is_shared_and_local_settings_come_along(checkout):
     local.read(place.root / ".dvc/config.local")
     assert local["cache"]["dir"] == str(checkout / ".dvc/cache")
     assert local["'remote \"store\"'"]["secret_access_key"] == "Secret"
+    assert (place.root / ".dvc/config.local").stat().st_mode & 0o777 == 0o600
     assert "config.local" not in git(place.root, "status", "--porcelain")
 
 
@@ -118,6 +138,9 @@ def test_without_git_it_says_what_to_do(checkout):
 def test_a_worktree_tracks_into_its_checkouts_store(checkout, monkeypatch):
     place = own(checkout, "train.steps=7")
     assert home(place.root) == checkout and home(checkout) == checkout
+    ours = checkout / "work/runs/a-clone"  # of somebody's own, by chance in a folder of this name
+    (ours / ".git").mkdir(parents=True)
+    assert home(ours) == ours
     assert absolute_uri("sqlite:///mlflow.db", place.root) == f"sqlite:///{checkout}/mlflow.db"
     monkeypatch.setenv("DVC_ROOT", str(checkout))
     monkeypatch.setenv("DVC_EXP_BASELINE_REV", "0" * 40)

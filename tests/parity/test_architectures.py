@@ -152,7 +152,7 @@ def test_detections(case: Case, stage: str) -> None:
 
 
 def test_masks(case: Case) -> None:
-    """Probabilities in the boxes' frames, then full pictures: of an instance's pixels at most 0.05 % may flip."""
+    """Probabilities in the boxes' frames, then full pictures: of an instance's pixels at most 0.05 % may flip, or one."""
     if case.detections.masks_NDMM is None:
         pytest.skip(f"{case.kit.name} has no mask head")
     out_sizes = torch.from_numpy(case.kit.arrays["inputs/out_hw"])
@@ -170,7 +170,9 @@ def test_masks(case: Case) -> None:
         expected = np.unpackbits(case.kit.arrays[f"final/{i}/masks_packed"])[: np.prod(shape)].reshape(shape).astype(bool)
         sides = (final.boxes_ND4[i, :count, 2:] - final.boxes_ND4[i, :count, :2]).prod(dim=1).numpy()
         flipped = (pasted.numpy() != expected).sum(axis=(1, 2))
-        assert (flipped <= 0.0005 * sides).all(), f"image {i}: {flipped.max()} pixels of a mask differ"
+        assert (flipped <= np.maximum(1, 0.0005 * sides)).all() and flipped.sum() <= 0.0005 * sides.sum(), (
+            f"image {i}: {flipped.max()} pixels of a mask differ"
+        )
 
 
 @pytest.mark.parametrize("mode", ["train_first", "train_all"])

@@ -195,6 +195,7 @@ def _rpn(given: _Options) -> dict[str, Any]:
 
 
 def _roi(given: _Options) -> dict[str, Any]:
+    mask = _mask(given)  # first: a head that is not built changes options of the others
     given.need("MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead")
     given.need("MODEL.ROI_BOX_HEAD.NORM", "")
     given.need("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", False)
@@ -221,7 +222,7 @@ def _roi(given: _Options) -> dict[str, Any]:
             "nms": given.take("MODEL.ROI_HEADS.NMS_THRESH_TEST"),
             "limit": given.take("TEST.DETECTIONS_PER_IMAGE"),
         },
-        "mask": _mask(given),
+        "mask": mask,
     }
 
 
