@@ -79,6 +79,11 @@ class Split:
         """Where the picture of image `row` is, or would be: it can be missing."""
         return self.folder / self.images.file_names[row] if self.sources is None else self.sources[row]
 
+    def class_counts(self, classes: int) -> np.ndarray:
+        """Labels of each of the dataset's `classes` classes."""
+        label_A = self.annotations.label_A
+        return np.bincount(label_A[label_A >= 0], minlength=classes)
+
     def rows_of(self, row: int) -> slice:
         """The annotation rows of image `row`; -1 gives the dangling ones."""
         first, last = np.searchsorted(self.annotations.image_A, [row, row + 1])

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data.dataset import Dataset, Split
+from pipeline.data.dataset import Dataset
 from pipeline.deploy.count import Counts
 from pipeline.deploy.parity import FIGURES, REFERENCE, Parity
 from pipeline.deploy.recipe import Recipe
@@ -126,7 +126,7 @@ def _numbers(parities: Sequence[Parity]) -> tuple[Sequence[str], list[Sequence[C
 def _classes(facts: Facts, parity: Parity) -> str:
     backends = [name for name in COLUMNS if name in parity.metrics]
     per_class = {name: parity.metrics[name].per_class for name in backends}
-    counts = {name: class_counts(facts.dataset.split(name), len(facts.dataset.classes)) for name in ("train", facts.split)}
+    counts = {name: facts.dataset.split(name).class_counts(len(facts.dataset.classes)) for name in ("train", facts.split)}
     rows = [
         (label, *(int(counts[name][at]) for name in counts), *(per_class[name].get(label) for name in backends))
         for at, label in enumerate(facts.dataset.classes)
@@ -154,7 +154,7 @@ def _int8(facts: Facts) -> dict[str, Cell]:
 
 def _limits(facts: Facts) -> dict[str, Cell]:
     numbers, train = facts.parities[0].metrics[REFERENCE].numbers, facts.dataset.split("train")
-    counts = class_counts(train, len(facts.dataset.classes))
+    counts = train.class_counts(len(facts.dataset.classes))
     few = [f"{label} ({count})" for label, count in zip(facts.dataset.classes, counts.tolist(), strict=True) if count < FEW]
     unmeasured = [SHOWN[name] for name in ("APs", "APm", "APl") if numbers.get(f"bbox/{name}", -1.0) < 0]
     sides_A2 = train.annotations.boxes_A4[:, 2:] - train.annotations.boxes_A4[:, :2]
@@ -172,12 +172,6 @@ def _limits(facts: Facts) -> dict[str, Cell]:
     )
     limits["Not measured"] = "pictures of other sources, other splits, drift, fairness between groups, GPUs and other runtimes"
     return limits
-
-
-def class_counts(split: Split, classes: int) -> np.ndarray:
-    """Labels of each class in `split`."""
-    label_A = split.annotations.label_A
-    return np.bincount(label_A[label_A >= 0], minlength=classes)
 
 
 def _defined(value: float) -> float | None:

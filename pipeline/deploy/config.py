@@ -28,7 +28,7 @@ class QuantizeConfig:
     held_pictures: int
     """Training pictures, none of them calibrated on, whose AP decides how many convolutions go back to float."""
     held_loss: float
-    """Largest loss of box AP on those, in 0..1; stricter than export.gate.int8_ap, which others prove."""
+    """Largest loss of AP on those, of boxes or masks, in 0..1; stricter than export.gate.int8_ap, which others prove."""
     opset: int
     """Version of the ONNX operator set."""
 

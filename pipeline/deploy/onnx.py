@@ -11,11 +11,9 @@ from torch import Tensor, nn
 import ops_cuda
 from pipeline.detector.detector import Detector
 from pipeline.files import write_atomically
+from pipeline.predict.session import INPUTS, MASKS, OUTPUTS
 from pipeline.structures import Images
 
-INPUTS = ("pixels", "sizes")
-OUTPUTS = ("boxes", "scores", "labels", "count")
-MASKS = "masks"
 """Fifth output of a detector that finds masks."""
 TRACED_SIDE = 160
 """Side in pixels of the picture that is traced; it does not bind the file, and a small one traces faster."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.data.dataset import Dataset, Split, tasks_of
+from pipeline.data.dataset import Dataset, tasks_of
 from pipeline.labels.validation import Validation
 from pipeline.markdown import Cell, bullets, document, table, text
 
@@ -59,14 +59,9 @@ def _splits(data: Dataset) -> str:
 
 
 def _classes(data: Dataset) -> str:
-    counts = {name: _per_class(split, len(data.classes)) for name, split in data.splits.items()}
+    counts = {name: split.class_counts(len(data.classes)) for name, split in data.splits.items()}
     rows: list[Sequence[Cell]] = [(label, *(int(counts[name][at]) for name in counts)) for at, label in enumerate(data.classes)]
     return table(("class", *counts), rows)
-
-
-def _per_class(split: Split, classes: int) -> np.ndarray:
-    label_A = split.annotations.label_A
-    return np.bincount(label_A[label_A >= 0], minlength=classes)
 
 
 def _sizes(data: Dataset) -> str:
@@ -96,7 +91,7 @@ def _faults(result: Validation) -> str:
 def _limits(data: Dataset, unlisted: tuple[str, ...], result: Validation) -> str:
     facts: dict[str, Cell] = {}
     for name, split in data.splits.items():
-        counts = _per_class(split, len(data.classes))
+        counts = split.class_counts(len(data.classes))
         absent = [label for label, count in zip(data.classes, counts, strict=True) if not count]
         if absent:
             facts[f"Classes without a label in {name}"] = ", ".join(absent)

@@ -11,7 +11,6 @@ from pipeline.data.dataset import Dataset, Split, open_dataset
 from pipeline.deploy.card import Facts, model_card
 from pipeline.deploy.count import Counts, count_int8
 from pipeline.deploy.latency import PREFIX, milliseconds
-from pipeline.deploy.onnx import MASKS, OUTPUTS
 from pipeline.deploy.parity import REFERENCE, Parity
 from pipeline.deploy.quantization import write_int8
 from pipeline.deploy.recipe import Recipe, read_recipe
@@ -24,7 +23,7 @@ from pipeline.evaluation.truth import Truth
 from pipeline.files import digest_file, staged, write_atomically, write_json
 from pipeline.layout import TIMING
 from pipeline.predict.preprocess import prepare, read_image, stack
-from pipeline.predict.session import OnnxBackend
+from pipeline.predict.session import MASKS, OUTPUTS, OnnxBackend
 from pipeline.report import Report
 from pipeline.settings import ExportStage
 from pipeline.training.device import prepare_device
