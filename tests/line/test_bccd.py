@@ -8,7 +8,7 @@ import pytest
 
 from tests.line.conftest import Clone
 
-pytestmark = [pytest.mark.line, pytest.mark.timeout(900), pytest.mark.xdist_group("bccd")]
+pytestmark = [pytest.mark.line, pytest.mark.timeout(900)]
 NEAR_DUPLICATES = {f"BloodImage_{number:05}" for number in (13, 20, 100, 104, 251, 284, 331, 403)}
 
 

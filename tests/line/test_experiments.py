@@ -12,7 +12,7 @@ from tests.line.conftest import SETTINGS, Clone
 from tests.line.test_kills import wait_for
 from tests.line.test_ways import mlflow_runs
 
-pytestmark = [pytest.mark.line, pytest.mark.timeout(900), pytest.mark.xdist_group("experiments")]
+pytestmark = [pytest.mark.line, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import yaml
 from tests.line.conftest import SETTINGS, Clone
 from tests.line.test_kills import processes_of, wait_for
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(900), pytest.mark.xdist_group("serve")]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True, slots=True)

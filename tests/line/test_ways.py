@@ -11,7 +11,7 @@ import pytest
 from pipeline.files import digest_tree
 from tests.line.conftest import SETTINGS, STAGES, Clone
 
-pytestmark = [pytest.mark.line, pytest.mark.timeout(1500), pytest.mark.xdist_group("ways")]
+pytestmark = [pytest.mark.line, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")

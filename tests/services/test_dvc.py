@@ -14,7 +14,7 @@ from tests.line.conftest import clone as clone  # the fixture
 from tests.services.conftest import S3
 from tests.services.test_s3 import upload
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(600), pytest.mark.xdist_group("s3")]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
 SHAPES = ["dataset.size=64", "dataset.train=6", "dataset.val=3", "tracking=off"]
 STAGES = ("ingest", "validate")
 

@@ -26,7 +26,7 @@ from tests.data.test_yolo import text, yolo
 from tests.services.conftest import S3
 from tests.storage.conftest import packed
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(300), pytest.mark.xdist_group("s3")]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 HERE = {"private_addresses": True}
 
 
