@@ -5,7 +5,6 @@ parameter; its first line holds the overrides it was made with, which is how `ch
 """
 
 import os
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -21,6 +20,7 @@ from pipeline.evaluation.config import EvaluateConfig
 from pipeline.files import digest_bytes, digest_file, read_json, write_atomically, write_json
 from pipeline.labels.config import ValidateConfig
 from pipeline.layout import Layout
+from pipeline.overrides import combinations, merged, quoted
 from pipeline.provenance import flat
 from pipeline.schema import schema
 from pipeline.storage.config import StorageConfig
@@ -195,17 +195,8 @@ def load(overrides: Sequence[str] = (), root: Path = Path(".")) -> Settings:
 
 
 def on_top(overrides: Sequence[str], root: Path = Path(".")) -> list[str]:
-    """`overrides` on top of those that params.yaml was written with: the checkout's own data and model stay chosen.
-
-    A later word replaces an earlier one of the same key or below it.
-    """
-
-    def key(word: str) -> str:
-        return word.lstrip("+~").partition("=")[0]
-
-    own = (snapshot_overrides(root) or []) if (root / PARAMS).exists() else []
-    new = {key(word) for word in overrides}
-    return [word for word in own if not any(key(word) == one or key(word).startswith(f"{one}.") for one in new)] + [*overrides]
+    """`overrides` on top of those that params.yaml was written with: the checkout's own data and model stay chosen."""
+    return merged((snapshot_overrides(root) or []) if (root / PARAMS).exists() else [], overrides)
 
 
 def compose(overrides: Sequence[str], root: Path = Path(".")) -> dict[str, Any]:
@@ -218,7 +209,7 @@ def compose(overrides: Sequence[str], root: Path = Path(".")) -> dict[str, Any]:
 
     try:
         with initialize_config_dir(str((root / CONF).absolute()), version_base=None):
-            composed = hydra_compose("config", overrides=[_quoted(override) for override in overrides])
+            composed = hydra_compose("config", overrides=[quoted(override) for override in overrides])
         plain = OmegaConf.to_container(composed, resolve=True)
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         raise _override_error(error, overrides, root) from error
@@ -230,21 +221,13 @@ def compose(overrides: Sequence[str], root: Path = Path(".")) -> dict[str, Any]:
 
 
 def sweep(overrides: Sequence[str]) -> list[list[str]]:
-    """Every combination of the values that `overrides` list, in Hydra's grammar: a=1,2 b=range(0,3) are six."""
-    from itertools import product
-
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    """Every combination of the values that `overrides` list. ConfigError for a malformed one."""
     from hydra.errors import HydraException
 
     try:
-        parsed = OverridesParser.create().parse_overrides([_quoted(override) for override in overrides])
+        return combinations(overrides)
     except HydraException as error:
         raise _override_error(error, overrides, Path(".")) from error
-    choices = [
-        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()] if one.is_sweep_override() else [given]
-        for one, given in zip(parsed, overrides, strict=True)
-    ]
-    return [list(words) for words in product(*choices)]
 
 
 def check(values: object) -> Settings:
@@ -395,16 +378,6 @@ def _override_error(error: Exception, overrides: Sequence[str], root: Path) -> C
             return ConfigError(key, None, f"is not known. {did_you_mean(part, choices)}{where}")
     reason = str(error.__cause__ or error).strip().splitlines()[0]
     return ConfigError(" ".join(overrides) or "conf/", None, f"cannot be composed: {reason}")
-
-
-def _quoted(override: str) -> str:
-    """`override` with a path for its value made a quoted text: Hydra's grammar has other uses for commas, = or é."""
-    key, separator, value = override.partition("=")
-    if key != "dataset.source" or not separator or value[:1] in ('"', "'"):
-        return override
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)  # in Hydra's quotes backslashes count only before a quote
-    closed = re.sub(r"(\\+)$", r"\1\1", escaped)
-    return f"{key}='{closed}'"
 
 
 def _unknown_key(key: str, overrides: Sequence[str], root: Path) -> tuple[str, str, list[str]] | None:
