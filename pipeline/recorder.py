@@ -117,11 +117,13 @@ def serve(lines: BinaryIO) -> int:
     print(json.dumps({"run_id": run.run_id}), flush=True)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        return _follow(run, lines)
+        status = _follow(run, lines)
     except _ParentGoneError:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    run.end("KILLED")
-    return 3
+        status = None
+    if status is None:
+        run.end("KILLED")
+        return 3
+    return status
 
 
 class _ParentGoneError(BaseException):
@@ -129,15 +131,18 @@ class _ParentGoneError(BaseException):
 
 
 def _stop(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: a second one would come while the run's end is stored
     raise _ParentGoneError
 
 
-def _follow(run: Run, lines: BinaryIO) -> int:
-    """The operations, up to `end`."""
+def _follow(run: Run, lines: BinaryIO) -> int | None:
+    """The operations, up to `end`; the exit status, or None when the input ends without it: the parent died."""
     faults = 0
     for line in lines:
         values: dict[str, Any] = json.loads(line)
         operation = values.pop("do")
+        if operation == "end":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
             getattr(run, operation)(**values)
         except Exception as error:
@@ -145,7 +150,8 @@ def _follow(run: Run, lines: BinaryIO) -> int:
             print(f"tracking: {operation} was not stored: {_reason(error)}", file=sys.stderr, flush=True)
         if operation == "end":
             return 3 if faults else 0
-    raise _ParentGoneError
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return None
 
 
 def _reason(error: Exception) -> str:
