@@ -50,8 +50,8 @@ def test_metrics_diff_shows_what_changed(tried: Clone) -> None:
 
 
 def test_plots_diff_draws_both(tried: Clone) -> None:
-    tried.run("dvc", "plots", "diff", "small", "large", "-o", "work/plots")
-    page = (tried.folder / "work/plots/index.html").read_text()
+    tried.run("dvc", "plots", "diff", "small", "large")
+    page = (tried.folder / "dvc_plots/index.html").read_text()
     assert "Precision over recall" in page and "AP per class" in page
     assert '"rev": "small"' in page and '"rev": "large"' in page
 
