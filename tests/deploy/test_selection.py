@@ -51,7 +51,9 @@ def test_when_none_holds_the_error_names_the_worst_and_the_settings() -> None:
 
 def test_a_choice_that_holds_requires_nothing() -> None:
     trial = Trial(("a",), {"int8": 0.001})
-    Choice([trial], trial).require(None, config(), Sensitivities({}, ()))  # type: ignore[arg-type]
+    choice = Choice([trial], trial)
+    choice.require(None, config(), Sensitivities({}, ()))  # type: ignore[arg-type]
+    assert choice.last is trial and trial.loss <= config().held_loss
 
 
 @pytest.mark.parametrize("share, named, most", [(0.8, 0, 4), (0.8, 3, 1), (0.8, 9, 0), (1.0, 0, 0), (0.0, 0, 20), (0.79, 0, 4)])

@@ -107,6 +107,7 @@ def test_cancelling_a_run_ends_its_stage(served: Served) -> None:
     wait_for(lambda: processes_of(served.clone, "train"), 180, "it never trained")
     served.clone.run("prefect", "flow-run", "cancel", run)
     wait_for(lambda: not processes_of(served.clone, "train"), 60, "it still trains")
+    assert not processes_of(served.clone, "evaluate"), "a cancelled run went on"
     asked = {"flow_runs": {"id": {"any_": [run]}}}
     wait_for(lambda: served.ask("flow_runs/filter", **asked)[0]["state_type"] == "CANCELLED", 60, "it is not cancelled")
 

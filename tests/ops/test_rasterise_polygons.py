@@ -73,7 +73,8 @@ def test_union_holes_and_rows_without_an_owner() -> None:
 def test_far_and_broken_points_end() -> None:
     """A tiny box beside a huge polygon, and coordinates that are no numbers, cost no more than others."""
     wild = [np.array([[1e7, 0], [-1e7, 3e6], [50, -1e9]]), np.array([[np.nan, 0], [5, np.inf], [9, 9]])]
-    ops_cuda.rasterise_polygons(*pools([wild]), torch.tensor([[5.0, 5, 5.01, 5.01]]), torch.tensor([0]), 28)
+    inside = ops_cuda.rasterise_polygons(*pools([wild]), torch.tensor([[5.0, 5, 5.01, 5.01]]), torch.tensor([0]), 28)
+    assert inside.shape == (1, 28, 28) and inside.dtype == torch.bool
 
 
 def test_opcheck() -> None:
