@@ -53,7 +53,10 @@ class Targets(_Batch):
 
 @dataclass(slots=True)
 class Detections(_Batch):
-    """Results of a batch in falling score order; row d of image n is real when d < count[n]."""
+    """Results of a batch in falling score order; row d of image n is real when d < count[n].
+
+    A detector with further heads fills optional fields [N, D, ...], zero in padded rows.
+    """
 
     boxes_ND4: Tensor
     """float32 (x1, y1, x2, y2); zero in padded rows."""
@@ -66,5 +69,19 @@ class Detections(_Batch):
     finite_N: Tensor
     """bool: False where the network gave a non-finite value for the image (its rows are dropped)."""
     masks_NDMM: Tensor | None = None
-    """float32 probability 0..1 that a cell of the M x M grid over the box belongs to the object; zero in padded rows. None
-    without a mask head."""
+    """float32 probability 0..1 that a cell of the M x M grid over the box belongs to the object."""
+
+    def named(self) -> dict[str, Tensor]:
+        """The results that leave the network, by the names of an exported file's outputs, in their order."""
+        always = {"boxes": self.boxes_ND4, "scores": self.scores_ND, "labels": self.labels_ND, "count": self.count_N}
+        optional = {"masks": self.masks_NDMM}
+        return always | {name: value for name, value in optional.items() if value is not None}
+
+    def optional(self) -> dict[str, Tensor]:
+        """The fields of further heads that are there, by field name."""
+        extra = {f.name: getattr(self, f.name) for f in fields(self) if f.default is None}
+        return {name: value for name, value in extra.items() if value is not None}
+
+
+Result = Detections
+"""What a detector gives: a type of its own for each kind of result, each with `named()`, `finite_N` and `to()`."""

@@ -59,6 +59,7 @@ def test_first_stage_checks_the_snapshot_against_all_it_is_made_of(stages):
     entry = stages["settings"]
     assert entry["cmd"] == "exec python -m pipeline config --check" and not outs(entry)
     schemas = {path.relative_to(CHECKOUT).as_posix() for path in CHECKOUT.glob("pipeline/*/config.py")}
+    schemas |= {"pipeline/detector/settings", "pipeline/schema.py", "pipeline/tasks.py"}
     assert schemas | {"conf", "params.yaml", "pipeline/settings.py", "pipeline/tracking.py"} <= set(entry["deps"])
 
 

@@ -1,6 +1,6 @@
 """Training batches: an endless seeded stream of padded pictures and truths, the same whatever the number of workers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,12 +12,13 @@ from torch.utils.data import DataLoader
 from pipeline.data.annotations import PolygonPool
 from pipeline.data.augment import Augmentation
 from pipeline.data.dataset import Split
-from pipeline.data.masks import outlines
 from pipeline.data.sampler import StepSampler
+from pipeline.data.truths import Truths
 from pipeline.errors import UserError
 from pipeline.predict.preprocess import read_image, stack
 from pipeline.process import die_with_parent
 from pipeline.structures import Images, Polygons, Targets
+from pipeline.tasks import BOXES, Task
 
 
 @dataclass(slots=True)
@@ -31,25 +32,24 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One augmented picture (uint8 [3, h, w] in the model's channel order) with its boxes [g, 4], labels [g], name, and outlines
-    where masks are learnt."""
+    """One augmented picture (uint8 [3, h, w] in the model's channel order), its truths and its name."""
 
     pixels_3HW: np.ndarray
-    boxes_G4: np.ndarray
-    labels_G: np.ndarray
+    truths: Truths
     name: str
-    polygons: PolygonPool | None = None
 
 
 class TrainingPictures(torch.utils.data.Dataset[Sample | UserError]):
     """Pictures of one split by position in the endless stream: position fixes the picture, its order and its augmentation.
 
-    With `masks` the samples carry the outlines of their truths.
+    The samples carry what the tasks learn from.
     """
 
-    def __init__(self, split: Split, augmentation: Augmentation, channels: str, seed: int, masks: bool = False) -> None:
+    def __init__(
+        self, split: Split, augmentation: Augmentation, channels: str, seed: int, tasks: Collection[Task] = BOXES
+    ) -> None:
         self.split, self.augmentation, self.channels, self.seed = split, augmentation, channels, seed
-        self.masks = masks
+        self.tasks = tasks
         self._lap, self._order = -1, np.zeros(0, np.int64)
 
     def __getitem__(self, position: int) -> Sample | UserError:
@@ -60,17 +60,11 @@ class TrainingPictures(torch.utils.data.Dataset[Sample | UserError]):
             return UserError(str(error))
 
     def _sample(self, row: int, position: int) -> Sample:
-        annotations, rows = self.split.annotations, self.split.rows_of(row)
-        learn_A = ~annotations.crowd_A[rows] & (annotations.label_A[rows] >= 0)
         image = Image.fromarray(read_image(self.split.path(row)))
         seed = int(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])
-        polygons = outlines(self.split, rows).take(learn_A) if self.masks else None
-        pixels_HW3, boxes_G4, labels_G, polygons = self.augmentation(
-            image, annotations.boxes_A4[rows][learn_A], annotations.label_A[rows][learn_A], seed, polygons
-        )
+        pixels_HW3, truths = self.augmentation(image, Truths.read(self.split, row, self.tasks), seed)
         ordered = pixels_HW3 if self.channels == "rgb" else pixels_HW3[..., ::-1]
-        name = self.split.images.file_names[row]
-        return Sample(np.ascontiguousarray(ordered.transpose(2, 0, 1)), boxes_G4, labels_G, name, polygons)
+        return Sample(np.ascontiguousarray(ordered.transpose(2, 0, 1)), truths, self.split.images.file_names[row])
 
     def _row(self, position: int) -> int:
         """Every pass over the split is a new seeded shuffle of all its pictures."""
@@ -91,15 +85,26 @@ def collate(given: list[Sample | UserError], divisor: int) -> Batch | UserError:
         if isinstance(error, UserError):
             return error
     pixels_N3HW, sizes_N2 = stack([(sample.pixels_3HW, sample.pixels_3HW.shape[1:]) for sample in samples], divisor)
-    most = max(1, *(len(sample.labels_G) for sample in samples))
-    boxes_NG4, labels_NG = np.zeros((len(samples), most, 4), np.float32), np.full((len(samples), most), -1, np.int64)
-    for index, sample in enumerate(samples):
-        boxes_NG4[index, : len(sample.labels_G)] = sample.boxes_G4
-        labels_NG[index, : len(sample.labels_G)] = sample.labels_G
     images = Images(torch.from_numpy(pixels_N3HW), torch.from_numpy(sizes_N2))
-    polygons = pooled([sample.polygons for sample in samples if sample.polygons is not None], most)
-    targets = Targets(torch.from_numpy(boxes_NG4), torch.from_numpy(labels_NG), polygons)
-    return Batch(images, targets, [sample.name for sample in samples])
+    return Batch(images, padded([sample.truths for sample in samples]), [sample.name for sample in samples])
+
+
+def padded(truths: Sequence[Truths]) -> Targets:
+    """The truths of a batch's pictures, padded to the largest number of objects among them (at least 1)."""
+    most = max(1, *map(len, truths))
+    return Targets(
+        boxes_NG4=torch.from_numpy(filled([one.boxes_G4 for one in truths], most, 0)),
+        labels_NG=torch.from_numpy(filled([one.labels_G for one in truths], most, -1)),
+        polygons=pooled([one.polygons for one in truths if one.polygons is not None], most),
+    )
+
+
+def filled(rows: Sequence[np.ndarray], most: int, fill: float) -> np.ndarray:
+    """[N, most, ...] of arrays [g, ...] with `fill` in the rows that are not there."""
+    batch = np.full((len(rows), most, *rows[0].shape[1:]), fill, rows[0].dtype)
+    for index, values in enumerate(rows):
+        batch[index, : len(values)] = values
+    return batch
 
 
 def pooled(pools: Sequence[PolygonPool], most: int) -> Polygons | None:

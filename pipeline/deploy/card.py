@@ -12,14 +12,16 @@ import numpy as np
 
 from pipeline.data.dataset import Dataset
 from pipeline.deploy.count import Counts
-from pipeline.deploy.parity import FIGURES, REFERENCE, Parity
+from pipeline.deploy.parity import REFERENCE, Parity
 from pipeline.deploy.recipe import Recipe
-from pipeline.evaluation.coco import Task
+from pipeline.evaluation.metrics import defined
 from pipeline.markdown import Cell, bullets, document, table, text
+from pipeline.tasks import FIGURE, TITLE
 
-SHOWN = {"AP": "AP", "AP50": "AP50", "AP75": "AP75", "APs": "AP small", "APm": "AP medium", "APl": "AP large", "AR100": "AR100"}
+SHOWN = {"APs": "AP small", "APm": "AP medium", "APl": "AP large"}
+LEFT_OUT = ("AR1", "AR10", "ARs", "ARm", "ARl")
+"""Figures that the card leaves to metrics.json."""
 COLUMNS = {"torch": "as trained", "onnx": "float file", "int8": "INT8 file, this host", "int8_exact": "INT8 file, exact integers"}
-FOUND: dict[Task, str] = {"bbox": "boxes", "segm": "masks"}
 FEW = 50
 """Labels of a class in training below which the card warns; AP of such a class moves by points with the seed."""
 
@@ -45,7 +47,7 @@ class Facts:
 def model_card(facts: Facts) -> str:
     """Markdown about the exported detector; equal facts give equal bytes."""
     info, input = facts.dataset.info, facts.model["input"]
-    found = " and ".join(FOUND[parity.task] for parity in facts.parities)
+    found = " and ".join(TITLE[parity.task] for parity in facts.parities)
     described: dict[str, Cell] = {
         "Architecture": f"{facts.model['kind']}, backbone {backbone(facts.model['backbone'])}",
         "Parameters": facts.parameters,
@@ -89,10 +91,13 @@ def header(facts: Facts) -> dict[str, object]:
             "task": {"type": "object-detection"},
             "dataset": {"type": info.source, "name": info.source, "split": facts.split, "revision": info.digest},
             "metrics": [
-                {"type": "mean_average_precision", "name": f"{name.split('/')[0]} AP, {COLUMNS[backend]}", "value": value}
+                {
+                    "type": "mean_average_precision" if FIGURE[parity.task] == "AP" else FIGURE[parity.task],
+                    "name": f"{parity.task} {FIGURE[parity.task]}, {COLUMNS[backend]}",
+                    "value": parity.metrics[backend].value,
+                }
                 for parity in facts.parities
-                for name, value in parity.metrics[backend].numbers.items()
-                if name.endswith("/AP") and value >= 0
+                if parity.metrics[backend].value >= 0
             ],
         }
         for backend in ("onnx", "int8")
@@ -116,10 +121,11 @@ def _numbers(parities: Sequence[Parity]) -> tuple[Sequence[str], list[Sequence[C
     rows: list[Sequence[Cell]] = []
     for parity in parities:
         numbers = {name: parity.metrics[name].numbers for name in backends}
-        for figure, title in SHOWN.items():
-            name = f"{parity.task}/{figure}"
-            if name in numbers[REFERENCE]:
-                rows.append((f"{parity.task} {title}", *(_defined(numbers[backend][name]) for backend in backends)))
+        for name in numbers[REFERENCE]:
+            figure = name.removeprefix(f"{parity.task}/")
+            if figure not in LEFT_OUT:
+                title = f"{parity.task} {SHOWN.get(figure, figure)}"
+                rows.append((title, *(defined(numbers[backend][name]) for backend in backends)))
     return ("figure", *(COLUMNS[name] for name in backends)), rows
 
 
@@ -131,8 +137,9 @@ def _classes(facts: Facts, parity: Parity) -> str:
         (label, *(int(counts[name][at]) for name in counts), *(per_class[name].get(label) for name in backends))
         for at, label in enumerate(facts.dataset.classes)
     ]
-    figure = FIGURES[parity.task]
-    return table(("class", *(f"labels, {name}" for name in counts), *(f"{figure}, {COLUMNS[name]}" for name in backends)), rows)
+    return table(
+        ("class", *(f"labels, {name}" for name in counts), *(f"{parity.figure}, {COLUMNS[name]}" for name in backends)), rows
+    )
 
 
 def _int8(facts: Facts) -> dict[str, Cell]:
@@ -144,7 +151,7 @@ def _int8(facts: Facts) -> dict[str, Cell]:
         "Calibrated by": recipe.calibrator,
         "Weights": f"{7 if recipe.reduce_range else 8} bits ({recipe.reduce_range_why})",
         **{
-            f"Loss of {parity.task} AP, {COLUMNS[name]}": parity.loss(name)
+            f"Loss of {parity.task} {FIGURE[parity.task]}, {COLUMNS[name]}": parity.loss(name)
             for parity in facts.parities
             for name in ("onnx", "int8", "int8_exact")
             if name in parity.metrics
@@ -172,10 +179,6 @@ def _limits(facts: Facts) -> dict[str, Cell]:
     )
     limits["Not measured"] = "pictures of other sources, other splits, drift, fairness between groups, GPUs and other runtimes"
     return limits
-
-
-def _defined(value: float) -> float | None:
-    return value if value >= 0 else None
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:

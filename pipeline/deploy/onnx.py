@@ -11,16 +11,15 @@ from torch import Tensor, nn
 import ops_cuda
 from pipeline.detector.detector import Detector
 from pipeline.files import write_atomically
-from pipeline.predict.session import INPUTS, MASKS, OUTPUTS
+from pipeline.predict.session import INPUTS
 from pipeline.structures import Images
 
-"""Fifth output of a detector that finds masks."""
 TRACED_SIDE = 160
 """Side in pixels of the picture that is traced; it does not bind the file, and a small one traces faster."""
 
 
 class WholeGraph(nn.Module):
-    """`detect` between plain tensors: pixels uint8 [N, 3, H, W], sizes int64 [N, 2] -> boxes, scores, labels, count, maybe masks.
+    """`detect` between plain tensors: pixels uint8 [N, 3, H, W], sizes int64 [N, 2] -> what the detector's result names.
 
     The detector's parts hang directly below it, so that the file's tensors have the names of the detector's parameters.
     """
@@ -32,10 +31,8 @@ class WholeGraph(nn.Module):
         self._detect = [detector.detect]  # in a list: a module here would be a second path to every parameter
 
     def forward(self, pixels_N3HW: Tensor, sizes_N2: Tensor) -> tuple[Tensor, ...]:
-        """boxes [N, D, 4], scores [N, D], labels [N, D], count [N], and of a mask detector masks [N, D, M, M]."""
-        found = self._detect[0](Images(pixels_N3HW, sizes_N2))
-        boxes = (found.boxes_ND4, found.scores_ND, found.labels_ND, found.count_N)
-        return boxes if found.masks_NDMM is None else (*boxes, found.masks_NDMM)
+        """The result's tensors, in the order of its names."""
+        return tuple(self._detect[0](Images(pixels_N3HW, sizes_N2)).named().values())
 
 
 def export_onnx(detector: Detector, path: Path, opset: int) -> None:
@@ -47,29 +44,26 @@ def export_onnx(detector: Detector, path: Path, opset: int) -> None:
     height, width = max(2, TRACED_SIDE // divisor) * divisor, max(2, TRACED_SIDE // divisor + 1) * divisor
     pixels_N3HW = torch.zeros(2, 3, height, width, dtype=torch.uint8)
     sizes_N2 = torch.tensor([[height, width], [height - 1, width - 1]])
+    with torch.no_grad():
+        names = list(detector.eval().detect(Images(pixels_N3HW, sizes_N2)).named())
     batch = torch.export.Dim("batch", min=1, max=1024)
     # A smallest size above one cell keeps the tracer from specialising shapes of the coarsest level.
     rows, columns = (torch.export.Dim(name, min=2, max=512) * divisor for name in ("rows", "columns"))
     with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            WholeGraph(detector.eval()),
+            WholeGraph(detector),
             (pixels_N3HW, sizes_N2),
             dynamo=True,
             opset_version=opset,
             input_names=INPUTS,
-            output_names=(*OUTPUTS, MASKS) if finds_masks(detector) else OUTPUTS,
+            output_names=names,
             dynamic_shapes=({0: batch, 2: rows, 3: columns}, {0: batch}),
             custom_translation_table=ops_cuda.onnx_translations(),
             verbose=False,
         )
     assert program is not None
     write_atomically(path, without_traces(program.model_proto).SerializeToString(deterministic=True))
-
-
-def finds_masks(detector: Detector) -> bool:
-    """Whether `detect` gives masks: the file then has them as its last output."""
-    return getattr(getattr(detector, "roi_heads", None), "mask_head", None) is not None
 
 
 def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:

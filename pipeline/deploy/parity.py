@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from pipeline.deploy.config import Gate
 from pipeline.errors import GateError
-from pipeline.evaluation.coco import CocoMetrics, Task
+from pipeline.evaluation.metrics import Metrics
+from pipeline.tasks import FIGURE, TITLE, Task
 
 REFERENCE = "torch"
-FIGURES: dict[Task, str] = {"bbox": "AP", "segm": "AP of masks"}
 FLOAT_ADVICE = "this is a fault of the export: please report it with the model's config"
 INT8_ADVICE = (
     "keep more layers in float (a lower quantize.held_loss, or quantize.float_layers by name),"
@@ -18,15 +18,23 @@ INT8_ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """Metrics of each backend's boxes (or masks) on one split; `torch` is what the files are held against."""
+    """Metrics of one task of each backend on one split; `torch` is what the files are held against."""
 
-    metrics: Mapping[str, CocoMetrics]
-    task: Task = "bbox"
+    metrics: Mapping[str, Metrics]
+
+    @property
+    def task(self) -> Task:
+        """What was measured."""
+        return self.metrics[REFERENCE].task
+
+    @property
+    def figure(self) -> str:
+        """The deciding figure, for people."""
+        return FIGURE[self.task] if self.task == "bbox" else f"{FIGURE[self.task]} of {TITLE[self.task]}"
 
     def loss(self, backend: str) -> float:
-        """AP that `backend` loses against torch; negative when it gains."""
-        figure = f"{self.task}/AP"
-        return self.metrics[REFERENCE].numbers[figure] - self.metrics[backend].numbers[figure]
+        """What `backend` loses of the deciding figure against torch; negative when it gains."""
+        return self.metrics[REFERENCE].value - self.metrics[backend].value
 
     def worst_class(self, backend: str) -> str:
         """The class that loses most AP in `backend`, and how much, as a line for people."""
@@ -35,16 +43,20 @@ class Parity:
         if not losses:
             return "no class has a truth in this split: there was nothing to measure"
         name = max(losses, key=lambda key: losses[key])
-        return f"class {name} lost most: {losses[name]:.4f} AP"
+        return f"class {name} lost most: {losses[name]:.4f} {FIGURE[self.task]}"
 
     def figures(self) -> dict[str, float]:
-        """Flat figures for metrics.json: AP and AP50 per backend and the losses of the files; those of masks as segm/AP ..."""
+        """Flat figures for metrics.json: the first two per backend and the losses of the files; but for boxes as <task>/AP ..."""
         what = "" if self.task == "bbox" else f"{self.task}/"
         figures: dict[str, float] = {}
         for backend, metrics in self.metrics.items():
-            values = {f"export/{backend}/{what}{name}": metrics.numbers[f"{self.task}/{name}"] for name in ("AP", "AP50")}
+            values = {f"export/{backend}/{what}{name}": metrics.numbers[f"{self.task}/{name}"] for name in metrics.shown[:2]}
             figures |= {name: value for name, value in values.items() if value >= 0}
-        losses = {f"export/{backend}/{what}AP_loss": self.loss(backend) for backend in self.metrics if backend != REFERENCE}
+        losses = {
+            f"export/{backend}/{what}{FIGURE[self.task]}_loss": self.loss(backend)
+            for backend in self.metrics
+            if backend != REFERENCE
+        }
         return figures | losses
 
     def require(self, gate: Gate) -> None:
@@ -52,7 +64,7 @@ class Parity:
 
         It names the class that lost most.
         """
-        if self.metrics[REFERENCE].numbers[f"{self.task}/AP"] < 0:
+        if self.metrics[REFERENCE].value < 0:
             raise GateError(
                 "export: the split has no label to measure on, so nothing is proven\n  name another by evaluate.split"
             )
@@ -68,7 +80,7 @@ class Parity:
         for backend, lost, setting, limit, advice in checks:
             if not lost <= limit:
                 raise GateError(
-                    f"export: the {backend} file differs from torch by {lost:.4f} {FIGURES[self.task]};"
+                    f"export: the {backend} file differs from torch by {lost:.4f} {self.figure};"
                     f" {setting} allows {limit:g}\n"
                     f"  {self.worst_class(backend)}\n  {advice}"
                 )

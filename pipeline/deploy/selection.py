@@ -18,11 +18,13 @@ from pipeline.deploy.quantization import write_int8
 from pipeline.deploy.recipe import Recipe
 from pipeline.deploy.sensitivity import HOSTS, Sensitivities
 from pipeline.errors import DataError, GateError
-from pipeline.evaluation.coco import Engine, Task, evaluate_all
+from pipeline.evaluation.coco import Engine
 from pipeline.evaluation.inference import predict_split
+from pipeline.evaluation.tasks import evaluate_all
 from pipeline.evaluation.truth import Truth
 from pipeline.predict.preprocess import Input
 from pipeline.predict.session import OnnxBackend
+from pipeline.tasks import Task
 
 ENGINE: Engine = "hotcoco"
 MOST_DETECTIONS, BATCH = 100, 8
@@ -35,15 +37,15 @@ class HeldPictures:
     """Pictures with labels that the float and INT8 files are held against."""
 
     def __init__(
-        self, split: Split, categories: Sequence[Category], input: Input, divisor: int, threads: int, masks: bool
+        self, split: Split, categories: Sequence[Category], input: Input, divisor: int, threads: int, tasks: Sequence[Task]
     ) -> None:
-        """With `masks` their AP counts as much as that of boxes."""
+        """The tasks count alike: the one that loses most decides."""
         self.split, self.input = split, input
-        self.ids, self.truth = [category.id for category in categories], Truth.of(split, categories, masks)
+        self.ids, self.truth = [category.id for category in categories], Truth.of(split, categories, tasks)
         self.divisor, self.threads = divisor, threads
 
     def losses(self, source: Path, ranges: Path, recipe: Recipe) -> dict[str, float]:
-        """AP that the recipe's file loses against the float file `source`, by kind of host: of boxes or masks the larger."""
+        """AP that the recipe's file loses against the float file `source`, by kind of host: the largest over the tasks."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "int8.onnx"
             write_int8(source, ranges, recipe, file)
@@ -52,11 +54,11 @@ class HeldPictures:
         return {name: max(whole[task] - ap[task] for task in whole) for name, ap in measured.items()}
 
     def ap(self, file: Path, optimize: bool) -> dict[Task, float]:
-        """AP of an exported file's boxes, and of its masks if it has any. DataError when the pictures have no label."""
+        """The deciding figure of each task of an exported file. DataError when the pictures have no label."""
         backend = OnnxBackend(file, self.threads, optimize)
         found = predict_split(backend, self.split, self.input, self.divisor, BATCH, self.ids)
         metrics = evaluate_all(self.truth, found, ENGINE, MOST_DETECTIONS)
-        values = {task: one.numbers[f"{task}/AP"] for task, one in metrics.items()}
+        values = {task: one.value for task, one in metrics.items()}
         if min(values.values()) < 0:
             wrong = f"none of the {len(self.split.images)} pictures held back from calibration has a label to measure on"
             raise DataError("quantize", wrong, "take more of them: quantize.held_pictures")

@@ -4,17 +4,16 @@ Parameter names equal those of Detectron2 checkpoints.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.detector.box_coding import BoxCoder, clip_boxes
-from pipeline.detector.compact import Rows, compact, compact_exported
+from pipeline.detector.branch import Branch, Regions
+from pipeline.detector.compact import Rows, compact
 from pipeline.detector.fpn import xavier
 from pipeline.detector.losses import BoxLoss, Losses, float32
-from pipeline.detector.mask_head import ConvMaskHead
 from pipeline.detector.part import Part
 from pipeline.detector.pooler import Pooler
 from pipeline.detector.rpn import Matching, Proposals
@@ -82,26 +81,26 @@ class BoxROIHeads(nn.Module):
         coder: BoxCoder,
         box_loss: BoxLoss,
         selection: Selection,
-        mask_head: ConvMaskHead | None,
+        branches: Sequence[Branch],
     ) -> None:
         super().__init__()
         self.pooler, self.box_head, self.box_predictor = pooler, box_head, box_predictor
         self.classes, self.levels = classes, tuple(levels)
         self.matching, self.sampler, self.append_truths = matching, sampler, append_truths
         self.coder, self.box_loss, self.selection = coder, box_loss, selection
-        self.mask_head = mask_head
+        self.branches = tuple(branches)
+        for branch in self.branches:
+            for name, module in branch.parts().items():
+                self.add_module(name, module)
         self.compact_rows = True
         """False keeps padded rows on the CPU too (for tests: results are the same)."""
 
     def detect(self, features: dict[str, Tensor], proposals: Proposals, sizes_N2: Tensor) -> Detections:
-        """Detections [N, limit] in the network's frame, with masks where there is a mask head."""
-        found = self._detect_boxes(features, proposals, sizes_N2)
-        if self.mask_head is None:
-            return found
-        rows = compact_exported(found.labels_ND >= 0, self.compact_rows)
-        masks_NDMM = self.mask_head.detect([features[level] for level in self.levels], found.boxes_ND4, found.labels_ND, rows)
-        finite_N = found.finite_N & torch.isfinite(masks_NDMM).flatten(1).all(dim=1)
-        return replace(found, masks_NDMM=masks_NDMM, finite_N=finite_N)
+        """Detections [N, limit] in the network's frame, with what the branches find in them."""
+        found, maps = self._detect_boxes(features, proposals, sizes_N2), [features[level] for level in self.levels]
+        for branch in self.branches:
+            found = branch.detect(maps, found, self.compact_rows)
+        return found
 
     def _detect_boxes(self, features: dict[str, Tensor], proposals: Proposals, sizes_N2: Tensor) -> Detections:
         rows = compact(proposals.valid_NP, self.compact_rows)
@@ -122,21 +121,16 @@ class BoxROIHeads(nn.Module):
         generator: torch.Generator | None,
         part: Part,
     ) -> Losses:
-        """Losses of the boxes, and of the positive regions' masks where there is a mask head."""
+        """Losses of the boxes, and of what the branches learn from the positive regions."""
         drawn = self._draw(proposals, targets, generator, part)
         losses = self._box_losses(features, drawn, part)
-        if self.mask_head is None:
-            return losses
-        if targets.polygons is None:
-            raise ValueError("a mask head learns from polygons: targets.polygons is None")
-        most = self.sampler.most_positive(drawn.valid_NS.shape[1])  # positives come first
-        boxes_NS4, classes_NS, truth_NS = drawn.boxes_NS4[:, :most], drawn.classes_NS[:, :most], drawn.truth_NS[:, :most]
-        rows = compact(drawn.valid_NS[:, :most] & (classes_NS < self.classes), self.compact_rows)
-        levels = [features[level] for level in self.levels]
-        masks = self.mask_head.losses(levels, boxes_NS4, classes_NS, truth_NS, targets.polygons, rows, part)
-        return Losses(losses.terms | masks.terms, losses.finite_N & masks.finite_N, losses.counts | masks.counts)
+        positive = drawn.positive(self.sampler.most_positive(drawn.valid_NS.shape[1]), self.classes)  # they come first
+        maps = [features[level] for level in self.levels]
+        for branch in self.branches:
+            losses = losses.joined(branch.losses(maps, positive, targets, generator, part, self.compact_rows))
+        return losses
 
-    def _box_losses(self, features: dict[str, Tensor], drawn: "_Regions", part: Part) -> Losses:
+    def _box_losses(self, features: dict[str, Tensor], drawn: Regions, part: Part) -> Losses:
         """Cross-entropy over the drawn regions, and box regression of the positive ones divided by all drawn."""
         boxes_NS4, truths_NS4, classes_NS, drawn_NS = drawn.boxes_NS4, drawn.truths_NS4, drawn.classes_NS, drawn.valid_NS
         rows = compact(drawn_NS, self.compact_rows)
@@ -161,7 +155,7 @@ class BoxROIHeads(nn.Module):
         return float32(logits_MK), float32(deltas_MC4)
 
     @torch.no_grad()
-    def _draw(self, proposals: Proposals, targets: Targets, generator: torch.Generator | None, part: Part) -> "_Regions":
+    def _draw(self, proposals: Proposals, targets: Targets, generator: torch.Generator | None, part: Part) -> Regions:
         """The regions of every image to learn from."""
         boxes_NP4, valid_NP = proposals.boxes_NP4, proposals.valid_NP
         if self.append_truths:
@@ -173,24 +167,10 @@ class BoxROIHeads(nn.Module):
         class_NS = take_rows(targets.labels_NG, match_NS).masked_fill(~drawn.positive_NS, self.classes)
         images, truths = targets.labels_NG.shape
         first_N = torch.arange(images, device=match_NS.device) * truths
-        return _Regions(
+        return Regions(
             boxes_NS4=drawn.take(boxes_NP4),
             truths_NS4=take_rows(targets.boxes_NG4, match_NS),
             truth_NS=first_N.unsqueeze(1) + match_NS,
             classes_NS=class_NS,
             valid_NS=drawn.valid_NS,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Regions:
-    """S regions per image to learn from: positives first, then negatives, then padding."""
-
-    boxes_NS4: Tensor
-    truths_NS4: Tensor
-    """Box of the matched truth."""
-    truth_NS: Tensor
-    """Index of the matched truth among the batch's N * G."""
-    classes_NS: Tensor
-    """Background is the number of classes."""
-    valid_NS: Tensor

@@ -9,7 +9,7 @@ from pipeline.detector.fpn import FPN
 from pipeline.detector.losses import Losses, float32
 from pipeline.detector.part import WHOLE, Part
 from pipeline.detector.pixels import Pixels
-from pipeline.structures import Detections, Images, Targets
+from pipeline.structures import Images, Result, Targets
 
 
 class Detector(nn.Module, ABC):
@@ -32,8 +32,8 @@ class Detector(nn.Module, ABC):
         """
 
     @abstractmethod
-    def detect(self, images: Images) -> Detections:
-        """Detections in the network's frame, by falling score; for the pictures' own frame see `postprocess`."""
+    def detect(self, images: Images) -> Result:
+        """What the network finds, in its own frame, detections by falling score; for the picture's frame see `postprocess`."""
 
     def forward(self, images: Images, targets: Targets, generator: torch.Generator | None = None, part: Part = WHOLE) -> Losses:
         """`losses`, for wrappers that call the module itself (DistributedDataParallel)."""

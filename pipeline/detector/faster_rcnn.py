@@ -23,8 +23,7 @@ class FasterRCNN(Detector):
         features = self.features(images)
         proposals, first = self.proposal_generator.losses(features, images.sizes_N2, targets, generator, part)
         second = self.roi_heads.losses(features, proposals, targets, generator, part)
-        finite_N = first.finite_N & second.finite_N & proposals.finite_N
-        return Losses(second.terms | first.terms, finite_N, second.counts | first.counts)
+        return second.joined(first).joined(Losses({}, proposals.finite_N))
 
     def detect(self, images: Images) -> Detections:
         features = self.features(images)

@@ -22,6 +22,10 @@ class Losses:
     counts: dict[str, Tensor] = field(default_factory=dict)
     """Scalars for the log, such as positives per image; no gradient."""
 
+    def joined(self, other: "Losses") -> "Losses":
+        """Both of one batch: all terms and counts, finite where both are."""
+        return Losses(self.terms | other.terms, self.finite_N & other.finite_N, self.counts | other.counts)
+
     def total(self) -> Tensor:
         """Sum of the terms."""
         return torch.stack(list(self.terms.values())).sum()

@@ -4,18 +4,20 @@ Parameter names equal those of Detectron2 checkpoints.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ops_cuda import rasterise_polygons
-from pipeline.detector.compact import Rows
+from pipeline.detector.branch import Regions
+from pipeline.detector.compact import Rows, compact, compact_exported
 from pipeline.detector.losses import Losses, float32
 from pipeline.detector.part import Part
 from pipeline.detector.pooler import Pooler
 from pipeline.detector.sampling import take_rows
-from pipeline.structures import Polygons
+from pipeline.structures import Detections, Polygons, Targets
 
 
 class ConvMaskHead(nn.Module):
@@ -78,6 +80,36 @@ class ConvMaskHead(nn.Module):
         logits_MCSS = float32(self.predictor(functional.relu(self.deconv(x_MCSS))))
         own_M = rows.take(labels_NS).clamp(min=0, max=logits_MCSS.shape[1] - 1)  # class-agnostic masks have one entry
         return take_rows(logits_MCSS, own_M.unsqueeze(1)).squeeze(1)
+
+
+class MaskBranch:
+    """A mask head beside the box head: a `Branch`."""
+
+    def __init__(self, head: ConvMaskHead) -> None:
+        self.head = head
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"mask_head": self.head}
+
+    def losses(
+        self,
+        maps: Sequence[Tensor],
+        regions: Regions,
+        targets: Targets,
+        generator: torch.Generator | None,
+        part: Part,
+        compact_rows: bool,
+    ) -> Losses:
+        if targets.polygons is None:
+            raise ValueError("a mask head learns from polygons: targets.polygons is None")
+        rows = compact(regions.valid_NS, compact_rows)
+        return self.head.losses(maps, regions.boxes_NS4, regions.classes_NS, regions.truth_NS, targets.polygons, rows, part)
+
+    def detect(self, maps: Sequence[Tensor], found: Detections, compact_rows: bool) -> Detections:
+        rows = compact_exported(found.labels_ND >= 0, compact_rows)
+        masks_NDMM = self.head.detect(maps, found.boxes_ND4, found.labels_ND, rows)
+        finite_N = found.finite_N & torch.isfinite(masks_NDMM).flatten(1).all(dim=1)
+        return replace(found, masks_NDMM=masks_NDMM, finite_N=finite_N)
 
 
 def _counts(logits_MSS: Tensor, inside_MSS: Tensor, counted_MSS: Tensor) -> dict[str, Tensor]:

@@ -20,14 +20,18 @@ def postprocess(detections: Detections, sizes_N2: Tensor, out_sizes_N2: Tensor) 
     real_ND = (slot_D < detections.count_N.unsqueeze(1)) & is_larger(boxes_ND4, 0)
     order_ND = (~real_ND).to(torch.int8).argsort(dim=1, stable=True)
     real_ND = real_ND.gather(1, order_ND)
-    masks_NDMM = detections.masks_NDMM
+
+    def closed(values_NDx: Tensor) -> Tensor:
+        taken = take_rows(values_NDx, order_ND)
+        return taken.masked_fill(~real_ND.view(*real_ND.shape, *([1] * (taken.dim() - 2))), 0)
+
     return Detections(
-        boxes_ND4=take_rows(boxes_ND4, order_ND).masked_fill(~real_ND.unsqueeze(-1), 0),
-        scores_ND=detections.scores_ND.gather(1, order_ND).masked_fill(~real_ND, 0),
+        boxes_ND4=closed(boxes_ND4),
+        scores_ND=closed(detections.scores_ND),
         labels_ND=detections.labels_ND.gather(1, order_ND).masked_fill(~real_ND, -1),
         count_N=real_ND.sum(dim=1),
         finite_N=detections.finite_N,
-        masks_NDMM=None if masks_NDMM is None else take_rows(masks_NDMM, order_ND).masked_fill(~real_ND[..., None, None], 0),
+        **{name: closed(values) for name, values in detections.optional().items()},
     )
 
 

@@ -8,18 +8,18 @@ import contextlib
 import io
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.inference import Predictions
+from pipeline.evaluation.found import Predictions
+from pipeline.evaluation.metrics import Metrics, Table, defined
 from pipeline.evaluation.truth import Floats, Truth
 from pipeline.predict.postprocess import Rle
+from pipeline.tasks import TITLE, Task
 
 Engine = Literal["hotcoco", "pycocotools"]
-Task = Literal["bbox", "segm"]
-"""What overlaps: boxes or masks; COCO's names, and the beginning of a figure's."""
 
 RECALLS_R: Floats = np.linspace(0, 1, 101)
 """The recall points at which COCO reads precision."""
@@ -59,7 +59,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class CocoMetrics:
+class CocoMetrics(Metrics):
     """What one evaluation says about boxes, or about masks. -1 stands for undefined."""
 
     task: Task
@@ -70,21 +70,30 @@ class CocoMetrics:
     curves: tuple[Curve, ...]
     """One per class that has truth, in class order."""
 
+    shown: ClassVar[tuple[str, ...]] = ("AP", "AP50", "AP75")
+
     @property
     def per_class(self) -> dict[str, float]:
         """AP by class name, of the classes that have truth."""
         return {one.name: one.ap for one in self.classes if one.ap >= 0}
 
-    def flat(self) -> dict[str, float]:
-        """For metrics.json: the twelve numbers and <task>/AP/<class>; undefined values are left out."""
-        defined = {name: value for name, value in self.numbers.items() if value >= 0}
-        return defined | {f"{self.task}/AP/{name}": value for name, value in self.per_class.items()}
-
-
-def evaluate_all(truth: Truth, predictions: Predictions, engine: Engine, max_detections: int = 100) -> dict[Task, CocoMetrics]:
-    """The metrics of boxes, and of masks where truth and predictions have them."""
-    tasks: tuple[Task, ...] = ("bbox",) if truth.masks_A is None or predictions.masks_D is None else ("bbox", "segm")
-    return {task: measure(truth, predictions, engine, max_detections, task) for task in tasks}
+    def tables(self) -> list[Table]:
+        """COCO's twelve numbers, and the classes."""
+        twelve = {name.removeprefix(f"{self.task}/"): defined(value) for name, value in self.numbers.items()}
+        note = "s, m, l: areas below 32², below 96² and above; – where no label is."
+        columns = ("class", "labels", "detections", "AP", "AP50", "AP75", "APs", "APm", "APl", "AR")
+        rows = [
+            (
+                *(one.name, one.truths, one.detections),
+                *map(defined, (one.ap, one.ap50, one.ap75, one.small, one.medium, one.large, one.recall)),
+            )
+            for one in self.classes
+        ]
+        title = TITLE[self.task]
+        return [
+            Table(f"COCO's numbers of {title}", tuple(twelve), [tuple(twelve.values())], note),
+            Table(f"{title.capitalize()} by class", columns, rows),
+        ]
 
 
 def measure(

@@ -42,26 +42,32 @@ def figure(metrics: CocoMetrics) -> bytes:
     return buffer.getvalue()
 
 
-def pr_table(metrics: CocoMetrics, masks: CocoMetrics | None = None) -> bytes:
-    """CSV of the mean curves: recall, iou_50, iou_75, mean; where masks are measured also mask_iou_50, mask_iou_75, mask_mean."""
-    curves = [metrics.mean] if masks is None else [metrics.mean, masks.mean]
-    columns = [f"{prefix}{name}" for prefix in ("", "mask_")[: len(curves)] for name in ("iou_50", "iou_75", "mean")]
-    values = [column for curve in curves for column in (curve.iou50_R, curve.iou75_R, curve.mean_R)]
+PREFIX = {"bbox": "", "segm": "mask_"}
+"""Of a task's columns; other tasks' have their own name."""
+
+
+def pr_table(curved: Sequence[CocoMetrics]) -> bytes:
+    """CSV of the mean curves: recall, iou_50, iou_75, mean; of masks mask_iou_50 and so on, of keypoints keypoints_iou_50."""
+    columns = [f"{_prefix(metrics)}{name}" for metrics in curved for name in ("iou_50", "iou_75", "mean")]
+    values = [column for one in curved for column in (one.mean.iou50_R, one.mean.iou75_R, one.mean.mean_R)]
     rows = zip(RECALLS_R, *values, strict=True)
     return _csv(("recall", *columns), ([round(float(value), 6) for value in row] for row in rows))
 
 
-def class_table(metrics: CocoMetrics, masks: CocoMetrics | None = None) -> bytes:
-    """CSV of the classes that have truth: class, AP, AP50, AR; where masks are measured also mask_AP, mask_AP50, mask_AR."""
-    tables = [metrics] if masks is None else [metrics, masks]
-    columns = [f"{prefix}{name}" for prefix in ("", "mask_")[: len(tables)] for name in ("AP", "AP50", "AR")]
-    rows = zip(*(table.classes for table in tables), strict=True)
+def class_table(curved: Sequence[CocoMetrics]) -> bytes:
+    """CSV of the classes that have truth: class, AP, AP50, AR; of masks mask_AP and so on, of keypoints keypoints_AP."""
+    columns = [f"{_prefix(metrics)}{name}" for metrics in curved for name in ("AP", "AP50", "AR")]
+    rows = zip(*(metrics.classes for metrics in curved), strict=True)
     figures = (
         [row[0].name, *(round(value, 6) for one in row for value in (one.ap, one.ap50, one.recall))]
         for row in rows
         if row[0].ap >= 0
     )
     return _csv(("class", *columns), figures)
+
+
+def _prefix(metrics: CocoMetrics) -> str:
+    return PREFIX.get(metrics.task, f"{metrics.task}_")
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:

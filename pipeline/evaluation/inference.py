@@ -1,8 +1,7 @@
 """Run a detector over a split, whatever runs it: torch, or an ONNX file, behind one small contract."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,11 +10,13 @@ from numpy.typing import NDArray
 
 from pipeline.data.dataset import Dataset, Split
 from pipeline.errors import DataError, UserError
-from pipeline.predict.postprocess import RawDetections, Rle, encode_mask, paste_mask, to_picture
+from pipeline.evaluation.found import Predictions, found_in, picture_of
+from pipeline.predict.postprocess import RawDetections
 from pipeline.predict.preprocess import Input, Pixels, prepare, read_image, stack
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from pipeline.detector.weights import Loaded
@@ -29,40 +30,6 @@ class Backend(Protocol):
 
     def __call__(self, pixels_N3HW: Pixels, sizes_N2: NDArray[np.int64]) -> RawDetections:
         """Detections of one batch, in the network's frame."""
-
-
-@dataclass(slots=True)
-class Predictions:
-    """Detections over pictures, one row each (D in all), picture by picture in falling score order."""
-
-    image_ids_D: NDArray[np.int64]
-    boxes_D4: NDArray[np.float64]
-    """(x1, y1, x2, y2) in pixels of the stored picture."""
-    scores_D: NDArray[np.float64]
-    category_ids_D: NDArray[np.int64]
-    masks_D: list[Rle] | None = None
-    """Masks of the stored pictures as run lengths; None where the detector finds boxes alone."""
-
-    def __len__(self) -> int:
-        return len(self.scores_D)
-
-    def of(self, image_id: int) -> "Predictions":
-        """The rows of one picture."""
-        rows = np.flatnonzero(self.image_ids_D == image_id)
-        masks_D = None if self.masks_D is None else [self.masks_D[row] for row in rows.tolist()]
-        return Predictions(self.image_ids_D[rows], self.boxes_D4[rows], self.scores_D[rows], self.category_ids_D[rows], masks_D)
-
-    def to_coco(self) -> list[dict[str, Any]]:
-        """COCO's results format: [{image_id, category_id, bbox [x, y, w, h], score}], unrounded so that it measures the same.
-
-        Where there are masks each has a segmentation; to measure masks by pycocotools drop bbox first, or its area counts.
-        """
-        xywh_D4 = np.concatenate([self.boxes_D4[:, :2], self.boxes_D4[:, 2:] - self.boxes_D4[:, :2]], axis=1)
-        columns = (column.tolist() for column in (self.image_ids_D, self.category_ids_D, xywh_D4, self.scores_D))
-        rows = [{"image_id": i, "category_id": c, "bbox": b, "score": s} for i, c, b, s in zip(*columns, strict=True)]
-        for row, rle in zip(rows, self.masks_D or (), strict=False):
-            row["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
-        return rows
 
 
 class TorchBackend:
@@ -89,14 +56,7 @@ class TorchBackend:
             raise UserError(
                 "the detector gives values that are not finite\n  train again, with a lower train.optimizer.lr or train.clip set"
             )
-        raw: RawDetections = {
-            "boxes": found.boxes_ND4.float().numpy(),
-            "scores": found.scores_ND.float().numpy(),
-            "labels": found.labels_ND.numpy(),
-            "count": found.count_N.numpy(),
-        }
-        if found.masks_NDMM is not None:
-            raw["masks"] = found.masks_NDMM.float().numpy()
+        raw: RawDetections = {name: _plain(value) for name, value in found.named().items()}  # type: ignore[assignment]
         return raw
 
 
@@ -124,25 +84,13 @@ def predict_split(
         pixels_N3HW, sizes_N2 = stack([prepare(image, input) for image in images], divisor)
         raw = backend(pixels_N3HW, sizes_N2)
         for place, (row, image) in enumerate(zip(batch_rows, images, strict=True)):
-            count = int(raw["count"][place])
-            boxes_D4, kept_D = to_picture(
-                raw["boxes"][place, :count],
-                (int(sizes_N2[place, 0]), int(sizes_N2[place, 1])),
-                (image.shape[0], image.shape[1]),
-            )
-            labels_D = raw["labels"][place, :count][kept_D]
-            ids = np.full(len(labels_D), int(split.images.ids_I[row]), np.int64)
-            scores_D = raw["scores"][place, :count][kept_D].astype(np.float64)
-            masks_D: list[Rle] | None = None
-            if "masks" in raw:  # encoded picture by picture: all of a split's bitmaps would not fit
-                low_DMM = raw["masks"][place, :count][kept_D]
-                pairs = zip(low_DMM, boxes_D4, strict=True)
-                masks_D = [encode_mask(paste_mask(mask_MM, box_4, *image.shape[:2])) for mask_MM, box_4 in pairs]
-            parts.append(Predictions(ids, boxes_D4.astype(np.float64), scores_D, categories[labels_D], masks_D))
+            size = (int(sizes_N2[place, 0]), int(sizes_N2[place, 1]))
+            own = picture_of(raw, place)
+            parts.append(found_in(own, int(split.images.ids_I[row]), categories, size, (image.shape[0], image.shape[1])))
         done += len(images)
         if progress is not None:
             progress(done, len(chosen))
-    return _concatenate(parts)
+    return Predictions.joined(parts)
 
 
 def predict_with(backend: Backend, detector: "Loaded", split: Split, batch: int, what: str) -> Predictions:
@@ -178,14 +126,7 @@ def _batches(split: Split, rows: Sequence[int], batch: int) -> Iterator[tuple[Se
             yield group, images
 
 
-def _concatenate(parts: Iterable[Predictions]) -> Predictions:
-    gathered = list(parts) or [
-        Predictions(np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)),
-    ]
-    return Predictions(
-        np.concatenate([part.image_ids_D for part in gathered]),
-        np.concatenate([part.boxes_D4 for part in gathered]),
-        np.concatenate([part.scores_D for part in gathered]),
-        np.concatenate([part.category_ids_D for part in gathered]),
-        None if any(part.masks_D is None for part in gathered) else [rle for part in gathered for rle in part.masks_D or ()],
-    )
+def _plain(value: "torch.Tensor") -> NDArray[Any]:
+    """On the CPU as numpy has it: floats in float32."""
+    array: NDArray[Any] = (value.float() if value.is_floating_point() else value).numpy()
+    return array

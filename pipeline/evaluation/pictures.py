@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from pipeline.data.dataset import Split
-from pipeline.evaluation.inference import Predictions
+from pipeline.evaluation.found import Predictions
 from pipeline.evaluation.truth import Truth
 from pipeline.predict.draw import class_colour, draw_boxes, tint_masks
 from pipeline.predict.postprocess import Rle

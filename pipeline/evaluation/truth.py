@@ -1,6 +1,6 @@
 """The labels that a detector is measured against, as columns."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from pipeline.data.dataset import Split
 from pipeline.data.masks import require_masks, run_lengths
 from pipeline.errors import DataError
 from pipeline.predict.postprocess import Rle
+from pipeline.tasks import BOXES, Task
 
 Floats = NDArray[np.float64]
 
@@ -44,15 +45,18 @@ class Truth:
     """Counts neither as found nor as missed, and may match any number of detections."""
     category_ids_K: NDArray[np.int64]
     names: tuple[str, ...]
+    tasks: tuple[Task, ...] = BOXES
+    """What is measured; the fields below hold what the tasks need."""
     masks_A: list[Rle] | None = None
-    """Masks of the stored pictures; None where boxes alone are measured."""
+    """Masks of the stored pictures; None where none are measured."""
 
     @classmethod
-    def of(cls, split: Split, categories: Sequence[CategoryLike], masks: bool = False) -> "Truth":
+    def of(cls, split: Split, categories: Sequence[CategoryLike], tasks: Collection[Task] = BOXES) -> "Truth":
         """The labels of `split` that evaluation can use: on one of its pictures, of a known class, with a finite box.
 
-        A label marked `ignore` (VOC's difficult objects) is taken as crowd. With `masks` every label has its mask; of a crowd
-        without one its box counts as such. DataError when two pictures share an id, or a mask is missing or broken.
+        A label marked `ignore` (VOC's difficult objects) is taken as crowd. Where masks are measured every label has
+        its own; of a crowd without one its box counts as such. DataError when two pictures share an id, or a mask is missing or
+        broken.
         """
         ids, counts = np.unique(split.images.ids_I, return_counts=True)
         if (counts > 1).any():
@@ -75,7 +79,8 @@ class Truth:
             crowd_A=table.crowd_A[rows] | ignored_A,
             category_ids_K=np.array([category.id for category in ordered], np.int64),
             names=tuple(category.name for category in ordered),
-            masks_A=_masks(split, rows) if masks else None,
+            tasks=tuple(tasks),
+            masks_A=_masks(split, rows) if "segm" in tasks else None,
         )
 
 

@@ -18,8 +18,7 @@ from pipeline.predict.preprocess import Pixels, prepare, stack
 Precision = Literal["onnx", "int8"]
 INPUTS = ["pixels", "sizes"]
 OUTPUTS = ["boxes", "scores", "labels", "count"]
-MASKS = "masks"
-"""The output that a file has where the detector finds masks."""
+"""What every exported detector gives; one with further heads gives more."""
 EXPORT = "python -m pipeline export writes it"
 
 
@@ -45,10 +44,9 @@ class OnnxBackend:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime has a type of its own for each way a file can be wrong
             raise DataError(path, f"ONNX Runtime cannot load it: {_first_line(error)}", EXPORT) from error
-        outputs = {entry.name for entry in self.session.get_outputs()}
-        if missing := {*INPUTS, *OUTPUTS} - {entry.name for entry in self.session.get_inputs()} - outputs:
+        self.outputs = [entry.name for entry in self.session.get_outputs()]
+        if missing := {*INPUTS, *OUTPUTS} - {entry.name for entry in self.session.get_inputs()} - {*self.outputs}:
             raise DataError(path, f"is not an exported detector: it has no {', '.join(sorted(missing))}", EXPORT)
-        self.outputs = [*OUTPUTS, MASKS] if MASKS in outputs else OUTPUTS
 
     def __call__(self, pixels_N3HW: Pixels, sizes_N2: NDArray[np.int64]) -> RawDetections:
         """Detections of one batch, in the network's frame."""

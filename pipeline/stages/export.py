@@ -14,18 +14,19 @@ from pipeline.deploy.latency import PREFIX, milliseconds
 from pipeline.deploy.parity import REFERENCE, Parity
 from pipeline.deploy.quantization import write_int8
 from pipeline.deploy.recipe import Recipe, read_recipe
-from pipeline.detector.config import learns_masks
 from pipeline.detector.weights import Loaded, load_detector, read_training
-from pipeline.evaluation.coco import evaluate_all
-from pipeline.evaluation.inference import Backend, Predictions, TorchBackend, predict_with, require_classes
+from pipeline.evaluation.found import Predictions
+from pipeline.evaluation.inference import Backend, TorchBackend, predict_with, require_classes
 from pipeline.evaluation.pictures import beside, detection_panel
+from pipeline.evaluation.tasks import evaluate_all
 from pipeline.evaluation.truth import Truth
 from pipeline.files import digest_file, staged, write_atomically, write_json
 from pipeline.layout import TIMING
 from pipeline.predict.preprocess import prepare, read_image, stack
-from pipeline.predict.session import MASKS, OUTPUTS, OnnxBackend
+from pipeline.predict.session import OnnxBackend
 from pipeline.report import Report
 from pipeline.settings import ExportStage
+from pipeline.tasks import TITLE
 from pipeline.training.device import prepare_device
 
 FILES = {"onnx": "detector.onnx", "int8": "detector.int8.onnx"}
@@ -52,7 +53,7 @@ def run(cfg: ExportStage) -> None:
         # The same file as hosts with exact integer products run it: a loss there counts as much as one here.
         backends["int8_exact"] = OnnxBackend(out / FILES["int8"], work, optimize=False)
         found = {name: predict_with(run, detector, split, cfg.export.batch, f"export: {name}") for name, run in backends.items()}
-        truth = Truth.of(split, dataset.info.categories, masks=learns_masks(detector.cfg))
+        truth = Truth.of(split, dataset.info.categories, detector.cfg.tasks)
         parities = compare(truth, found, cfg)
         write_json(out / "deploy.json", description(detector, out, parities))
         facts = card_facts(cfg, detector, dataset, parities, recipe, count_int8(onnx.load(str(out / FILES["int8"]))))
@@ -89,12 +90,12 @@ def latency(backend: Backend, split: Split, detector: Loaded) -> float:
 
 
 def compare(truth: Truth, found: dict[str, Predictions], cfg: ExportStage) -> list[Parity]:
-    """The backends side by side: their boxes, and their masks where they find them."""
+    """The backends side by side: task by task."""
     measured = {
         name: evaluate_all(truth, predictions, cfg.evaluate.engine, cfg.evaluate.max_detections)
         for name, predictions in found.items()
     }
-    return [Parity({name: metrics[task] for name, metrics in measured.items()}, task) for task in measured[REFERENCE]]
+    return [Parity({name: metrics[task] for name, metrics in measured.items()}) for task in measured[REFERENCE]]
 
 
 def description(detector: Loaded, out: Path, parities: Sequence[Parity]) -> dict[str, object]:
@@ -110,7 +111,8 @@ def description(detector: Loaded, out: Path, parities: Sequence[Parity]) -> dict
         "classes": [category["name"] for category in detector.categories],
         "category_ids": [category["id"] for category in detector.categories],
         "files": {name: {"file": file, "digest": digest_file(out / file)} for name, file in FILES.items()},
-        "outputs": [*OUTPUTS, MASKS] if learns_masks(detector.cfg) else list(OUTPUTS),
+        "tasks": list(detector.cfg.tasks),
+        "outputs": [output.name for output in onnx.load(str(out / FILES["onnx"]), load_external_data=False).graph.output],
         "parity": measured,
     }
 
@@ -120,17 +122,15 @@ def write_page(cfg: ExportStage, split: Split, truth: Truth, found: dict[str, Pr
     page = Report("Export", "torch, the float ONNX file and the INT8 file on the same validation pictures")
     names = list(found)
     for parity in parities:
-        of = "" if parity.task == "bbox" else " of masks"
-        numbers = {name: parity.metrics[name].numbers for name in names}
-        shown_figures = [f"{parity.task}/{figure}" for figure in ("AP", "AP50", "AP75")]
+        shown_figures = parity.metrics[REFERENCE].shown
         page.table(
-            f"Average precision{of}",
+            TITLE[parity.task].capitalize(),
             ("figure", *names),
-            [(figure, *(numbers[name][figure] for name in names)) for figure in shown_figures],
+            [(figure, *(parity.metrics[name].figure(figure) for name in names)) for figure in shown_figures],
         )
         per_class = {name: parity.metrics[name].per_class for name in names}
         classes = [(label, *(per_class[name].get(label) for name in names)) for label in per_class[REFERENCE]]
-        page.table(f"AP per class{of}", ("class", *names), classes)
+        page.table(f"{parity.figure} per class", ("class", *names), classes)
     shown_backends = (REFERENCE, *FILES)
     score = cfg.evaluate.drawing_score
     shown = [

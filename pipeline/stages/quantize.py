@@ -14,7 +14,7 @@ from pipeline.deploy.quantization import Feed, Pictures, calibrate, plan, quanti
 from pipeline.deploy.recipe import Recipe
 from pipeline.deploy.selection import Choice, HeldPictures, choose, most_in_float, require_share
 from pipeline.deploy.sensitivity import Bench, Sensitivities
-from pipeline.detector.config import InputConfig, learns_masks
+from pipeline.detector.settings.parts import InputConfig
 from pipeline.detector.weights import load_detector
 from pipeline.files import staged, write_json
 from pipeline.predict.preprocess import prepare, read_image, stack
@@ -49,8 +49,8 @@ def run(cfg: QuantizeStage) -> None:
         with Progress("quantize: convolutions measured", len(everything.quantized)) as progress:
             sensitivities = bench.layers(everything, lambda done: progress.show(done, ""))
         held = train.take_images(list(pictures.held))
-        masks = learns_masks(detector.cfg)
-        judge = HeldPictures(held, dataset.info.categories, detector.cfg.input, detector.model.divisor, work, masks)
+        tasks = detector.cfg.tasks
+        judge = HeldPictures(held, dataset.info.categories, detector.cfg.input, detector.model.divisor, work, tasks)
         most = most_in_float(everything, cfg.quantize.share_least)
         choice = choose(
             sensitivities.worst_first(), most, cfg.quantize.held_loss, lambda kept: judge.losses(graph, ranges, planned(kept))

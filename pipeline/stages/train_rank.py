@@ -10,15 +10,14 @@ from torch import nn
 from pipeline.data.augment import Augmentation
 from pipeline.data.dataset import Dataset, Split, open_dataset
 from pipeline.data.loader import Batch, TrainingPictures, training_batches
-from pipeline.data.masks import require_masks
+from pipeline.data.needs import require_labels
 from pipeline.data.sampler import StepSampler
 from pipeline.detector.build import build_detector
-from pipeline.detector.config import learns_masks
 from pipeline.detector.pretrained.backbone import load_pretrained
 from pipeline.detector.weights import save_detector, save_training
 from pipeline.errors import DataError
-from pipeline.evaluation.coco import evaluate_all
 from pipeline.evaluation.inference import TorchBackend, predict_split
+from pipeline.evaluation.tasks import evaluate_all
 from pipeline.evaluation.truth import Truth
 from pipeline.files import locked, staged, write_json
 from pipeline.settings import TrainStage
@@ -54,9 +53,8 @@ def fit(cfg: TrainStage, work: Path, ranks: Ranks, show: Callable[[int, Mapping[
     """data/validated -> models/detector, reports/train."""
     device = prepare_device(cfg.compute, cfg.seed + ranks.rank, ranks.local, ranks.local_count)
     dataset = open_dataset(cfg.layout.validated)
-    if learns_masks(cfg.model):
-        for name in ("train", "val"):
-            require_masks(dataset.split(name), cfg.layout.validated)
+    for name in ("train", "val"):
+        require_labels(dataset, name, cfg.model.tasks, cfg.layout.validated)
     pictures = training_pictures(dataset.split("train"), cfg)
     model = build_detector(cfg.model, num_classes=len(dataset.classes))
     loaded = load_pretrained(model, cfg.model)
@@ -95,21 +93,21 @@ def training_pictures(split: Split, cfg: TrainStage) -> TrainingPictures:
     augmentation = Augmentation(
         cfg.model.input.short_side, cfg.model.input.long_side, augment.flip, augment.scale, augment.crop, augment.crop_least
     )
-    return TrainingPictures(split, augmentation, cfg.model.input.channels, cfg.seed, masks=learns_masks(cfg.model))
+    return TrainingPictures(split, augmentation, cfg.model.input.channels, cfg.seed, cfg.model.tasks)
 
 
 def validation(model: nn.Module, step: int, dataset: Dataset, cfg: TrainStage) -> dict[str, float]:
-    """AP and AP50 of the model as it is now, on the validation split: of boxes, and of masks where it finds them."""
+    """The two most telling figures of each task of the model as it is now, on the validation split."""
     backend = TorchBackend(model, cfg.compute.device)
     ids = [category.id for category in dataset.info.categories]
     split = dataset.split("val")
     predictions = predict_split(backend, split, cfg.model.input, model.divisor, cfg.train.batch, ids)  # type: ignore[arg-type]
-    truth = Truth.of(split, dataset.info.categories, masks=predictions.masks_D is not None)
+    truth = Truth.of(split, dataset.info.categories, cfg.model.tasks)
     return {
         f"val/{task}/{name}": metrics.numbers[f"{task}/{name}"]
         for task, metrics in evaluate_all(truth, predictions, "hotcoco").items()
-        for name in ("AP", "AP50")
-        if metrics.numbers[f"{task}/{name}"] >= 0
+        for name in metrics.shown[:2]
+        if metrics.figure(name) is not None
     }
 
 

@@ -1,5 +1,6 @@
 """Training batches: what the network is shown is what was labelled, whatever the augmentation and the number of workers."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipeline.data.annotations import PolygonPool
 from pipeline.data.augment import Augmentation
 from pipeline.data.loader import TrainingPictures, collate, pooled, training_batches
 from pipeline.data.sampler import StepSampler
+from pipeline.data.truths import Truths
 from pipeline.errors import ConfigError
 
 PLAIN = Augmentation(short_side=48, long_side=64, flip=0.0, scale=(1.0, 1.0), crop=0.0, crop_least=1.0)
@@ -27,6 +29,11 @@ def painted(height: int, width: int, boxes: list[tuple[int, int, int, int]]) -> 
     return Image.fromarray(pixels)
 
 
+def labelled(boxes: Sequence[Sequence[float]], labels: Sequence[int]) -> Truths:
+    """Truths of boxes alone."""
+    return Truths(np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64))
+
+
 def bright(pixels_HW3: np.ndarray) -> tuple[float, float, float, float]:
     rows, columns = np.nonzero(pixels_HW3[..., 0] > 127)
     return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
@@ -38,7 +45,8 @@ def test_boxes_follow_the_pixels_through_every_augmentation(seed: int) -> None:
     height, width = chance.integers(40, 120, 2)
     x1, y1 = int(chance.integers(0, width - 20)), int(chance.integers(0, height - 20))
     box = (x1, y1, x1 + int(chance.integers(12, 20)), y1 + int(chance.integers(12, 20)))
-    pixels_HW3, boxes_G4, labels_G, _ = WILD(painted(height, width, [box]), np.array([box], float), np.array([3]), seed)
+    pixels_HW3, truths = WILD(painted(height, width, [box]), labelled([box], [3]), seed)
+    boxes_G4, labels_G = truths.boxes_G4, truths.labels_G
     if len(labels_G) == 0:
         return
     np.testing.assert_allclose(boxes_G4[0], bright(pixels_HW3), atol=1.01)
@@ -46,37 +54,38 @@ def test_boxes_follow_the_pixels_through_every_augmentation(seed: int) -> None:
 
 
 def test_augmentation_varies_and_a_seed_repeats_it() -> None:
-    image, boxes = painted(60, 80, [(10, 10, 30, 30)]), np.array([[10.0, 10, 30, 30]])
-    shapes = {WILD(image, boxes, np.array([0]), seed)[0].shape for seed in range(20)}
-    mirrored = {WILD(image, boxes, np.array([0]), seed)[1][0, 0] > 24 for seed in range(20)}
+    image, truths = painted(60, 80, [(10, 10, 30, 30)]), labelled([(10, 10, 30, 30)], [0])
+    shapes = {WILD(image, truths, seed).pixels_HW3.shape for seed in range(20)}
+    mirrored = {WILD(image, truths, seed).truths.boxes_G4[0, 0] > 24 for seed in range(20)}
     assert len(shapes) > 5 and len(mirrored) == 2
-    first, again = WILD(image, boxes, np.array([0]), 5), WILD(image, boxes, np.array([0]), 5)
-    assert first[0].tobytes() == again[0].tobytes() and (first[1] == again[1]).all()
+    first, again = WILD(image, truths, 5), WILD(image, truths, 5)
+    assert first.pixels_HW3.tobytes() == again.pixels_HW3.tobytes()
+    assert (first.truths.boxes_G4 == again.truths.boxes_G4).all()
 
 
 def test_augmentation_leaves_the_global_random_state_alone() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    WILD(painted(60, 80, []), np.zeros((0, 4)), np.zeros(0, int), 5)
+    WILD(painted(60, 80, []), labelled([], []), 5)
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_a_box_cut_away_by_the_crop_goes_with_its_label() -> None:
-    image, boxes = painted(100, 100, [(0, 0, 8, 8)]), np.array([[0.0, 0, 8, 8]])
+    image, truths = painted(100, 100, [(0, 0, 8, 8)]), labelled([(0, 0, 8, 8)], [1])
     cropping = Augmentation(short_side=50, long_side=50, flip=0.0, scale=(1.0, 1.0), crop=1.0, crop_least=0.5)
-    kept = [len(cropping(image, boxes, np.array([1]), seed)[2]) for seed in range(40)]
+    kept = [len(cropping(image, truths, seed).truths) for seed in range(40)]
     assert 0 in kept and 1 in kept
 
 
 def test_padding_is_right_and_bottom_with_truths_marked() -> None:
     images = [painted(30, 50, [(2, 2, 10, 10), (20, 20, 30, 30)]), painted(50, 30, [])]
-    truths = [np.array([[2.0, 2, 10, 10], [20, 20, 30, 30]]), np.zeros((0, 4))]
+    truths = [labelled([(2, 2, 10, 10), (20, 20, 30, 30)], [0, 1]), labelled([], [])]
     from pipeline.data.loader import Sample
 
     samples = []
-    for name, image, boxes in zip("ab", images, truths, strict=True):
-        pixels, scaled, labels, _ = PLAIN(image, boxes, np.arange(len(boxes)), 0)
-        samples.append(Sample(pixels.transpose(2, 0, 1), scaled, labels, name))
+    for name, image, own in zip("ab", images, truths, strict=True):
+        pixels, scaled = PLAIN(image, own, 0)
+        samples.append(Sample(pixels.transpose(2, 0, 1), scaled, name))
     batch = collate(samples, divisor=32)
     assert batch.images.pixels_N3HW.shape == (2, 3, 64, 64) and batch.images.pixels_N3HW.dtype == torch.uint8
     assert batch.images.sizes_N2.tolist() == [[38, 64], [64, 38]]
@@ -150,7 +159,7 @@ def test_channels_are_ordered_as_the_model_wants(split) -> None:
 
 
 def test_crowds_and_unknown_classes_are_not_taught(split) -> None:
-    taught = sum(len(TrainingPictures(split, PLAIN, "rgb", seed=3)[place].labels_G) for place in range(7))
+    taught = sum(len(TrainingPictures(split, PLAIN, "rgb", seed=3)[place].truths) for place in range(7))
     annotations = split.annotations
     assert taught == int((~annotations.crowd_A & (annotations.label_A >= 0)).sum()) < len(annotations.label_A)
 
@@ -166,12 +175,15 @@ def test_outlines_follow_the_pixels_through_every_augmentation(seed: int) -> Non
         ImageDraw.Draw(image).polygon([tuple(point) for point in triangle.tolist()], fill=(255, 0, 0))
         polygons.append([triangle])
         boxes.append([*triangle.min(axis=0), *triangle.max(axis=0)])
-    found = replace(WILD, short_side=96, long_side=192)(image, np.array(boxes), np.arange(3), seed, PolygonPool.of(polygons))
-    assert found.polygons is not None and len(found.polygons.annotation_starts) == len(found.labels_G) + 1
-    batch = pooled([found.polygons], most=5)
+    found = replace(WILD, short_side=96, long_side=192)(
+        image, replace(labelled(boxes, [0, 1, 2]), polygons=PolygonPool.of(polygons)), seed
+    )
+    polygons = found.truths.polygons
+    assert polygons is not None and len(polygons.annotation_starts) == len(found.truths) + 1
+    batch = pooled([polygons], most=5)
     assert batch is not None and batch.truth_starts.shape == (6,)
     height, width = found.pixels_HW3.shape[:2]
-    whole = torch.tensor([[0.0, 0, max(height, width), max(height, width)]]).expand(len(found.labels_G), 4)
+    whole = torch.tensor([[0.0, 0, max(height, width), max(height, width)]]).expand(len(found.truths), 4)
     pools = batch.points_P2, batch.polygon_starts, batch.truth_starts
     masks = ops_cuda.rasterise_polygons(*pools, whole, torch.arange(len(whole)), max(height, width)).any(dim=0)
     painted_HW = found.pixels_HW3[..., 0] > 127

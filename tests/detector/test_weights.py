@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.detector.build import build_detector
-from pipeline.detector.config import ModelConfig, TimmConfig
+from pipeline.detector.config import ModelConfig
 from pipeline.detector.pretrained.backbone import load_pretrained
-from pipeline.detector.pretrained.detectron2 import NotBuiltError, translate
+from pipeline.detector.pretrained.detectron2.options import NotBuiltError
+from pipeline.detector.pretrained.detectron2.translate import translate
+from pipeline.detector.settings.backbones import TimmConfig
 from pipeline.detector.weights import load_detector, load_transient_buffers, load_weights, save_detector, transient_buffers
 from pipeline.errors import ConfigError, DataError
 from tests.detector.models import CONF, batch, lively, read_config, tiny_one_stage, tiny_two_stage

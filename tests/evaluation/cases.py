@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from pipeline.evaluation.inference import Predictions
+from pipeline.evaluation.found import Predictions
 from pipeline.evaluation.truth import Truth
 
 Records = list[dict[str, Any]]

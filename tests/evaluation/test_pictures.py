@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.data.annotations import PolygonPool
 from pipeline.evaluation import curves
 from pipeline.evaluation.coco import measure
-from pipeline.evaluation.inference import Predictions
+from pipeline.evaluation.found import Predictions
 from pipeline.evaluation.pictures import Rating, detection_panel, rate_pictures, truth_panel, worst_and_best
 from pipeline.evaluation.truth import Truth
 from pipeline.predict.postprocess import encode_mask
@@ -76,14 +76,14 @@ def test_figure_and_tables_say_what_was_measured_with_equal_bytes():
     assert image.startswith(b"\x89PNG")
     assert image == curves.figure(metrics)
     assert b"matplotlib" not in image.lower()
-    rows = list(csv.DictReader(curves.pr_table(metrics).decode().splitlines()))
+    rows = list(csv.DictReader(curves.pr_table([metrics]).decode().splitlines()))
     assert len(rows) == 101
     assert list(rows[0]) == ["recall", "iou_50", "iou_75", "mean"]
     precision = np.array([float(row["iou_50"]) for row in rows])
     assert (precision[:51] == 1).all()
     assert (precision[51:] == 0).all()
     assert float(rows[10]["mean"]) == 1.0  # 38 of 40: IoU 0.95 counts at all ten thresholds
-    classes = list(csv.DictReader(curves.class_table(metrics).decode().splitlines()))
+    classes = list(csv.DictReader(curves.class_table([metrics]).decode().splitlines()))
     assert [row["class"] for row in classes] == ["a"]
     assert float(classes[0]["AP"]) == round(metrics.numbers["bbox/AP"], 6) == round(51 / 101, 6)
 
@@ -91,7 +91,7 @@ def test_figure_and_tables_say_what_was_measured_with_equal_bytes():
 def test_nothing_to_draw_is_drawn_all_the_same():
     metrics = measure(*case([], []), "hotcoco")
     assert curves.figure(metrics).startswith(b"\x89PNG")
-    assert curves.class_table(metrics) == b"class,AP,AP50,AR\n"
+    assert curves.class_table([metrics]) == b"class,AP,AP50,AR\n"
 
 
 def test_panels_show_masks_of_truth_and_detections(tmp_path):
@@ -100,7 +100,7 @@ def test_panels_show_masks_of_truth_and_detections(tmp_path):
     triangle = np.array([[300.0, 300], [600, 300], [300, 600]])
     table = replace(split.annotations, polygons=PolygonPool.of([[triangle]] * 2))
     split = replace(split, annotations=replace(table, boxes_A4=np.array([[300.0, 300, 600, 600]] * 2)))
-    truth = Truth.of(split, [SimpleNamespace(id=1, name="red"), SimpleNamespace(id=4, name="blue")], masks=True)
+    truth = Truth.of(split, [SimpleNamespace(id=1, name="red"), SimpleNamespace(id=4, name="blue")], tasks=("bbox", "segm"))
     half = np.zeros((640, 640), bool)
     half[320:400, 320:400] = True
     ids, box = np.array([1]), np.array([[300.0, 300, 600, 600]])

@@ -72,7 +72,7 @@ def test_masks_are_the_polygons_run_lengths_and_for_crowds_the_box(dataset):
     packed = {"size": [64, 64], "counts": coco_mask.encode(spot)["counts"].decode()}
     changed = replace(table, polygons=PolygonPool.of(polygons), rle={1: plain, 2: packed})
     val = replace(dataset.split("val"), annotations=changed)
-    masks = coco_mask.decode(Truth.of(val, dataset.info.categories, masks=True).masks_A).transpose(2, 0, 1)
+    masks = coco_mask.decode(Truth.of(val, dataset.info.categories, tasks=("bbox", "segm")).masks_A).transpose(2, 0, 1)
     both = np.zeros((64, 64), np.uint8)
     both[10:30, 10:20] = both[10:30, 40:50] = 1
     x1, y1, x2, y2 = table.boxes_A4[5].astype(int)
@@ -85,4 +85,4 @@ def test_masks_are_the_polygons_run_lengths_and_for_crowds_the_box(dataset):
 
 def test_a_missing_mask_is_refused(dataset):
     with pytest.raises(DataError, match="7 of 7 labels of the split val have no mask"):
-        Truth.of(dataset.split("val"), dataset.info.categories, masks=True)
+        Truth.of(dataset.split("val"), dataset.info.categories, tasks=("bbox", "segm"))

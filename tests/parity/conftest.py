@@ -1,10 +1,15 @@
 """`pytest tests/parity --kit DIR --ops FILE`: equality with numbers that the reference implementation produced."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.parity.kit import kit_names
+from tests.parity.kit import Kit, kit_names
+
+if TYPE_CHECKING:
+    from tests.parity.case import Case
 
 DEFAULT_KIT = Path(__file__).resolve().parents[3] / "shared" / "parity"
 
@@ -34,3 +39,23 @@ def ops_file(pytestconfig: pytest.Config, kit_folder: Path) -> Path:
     if not file.exists():
         pytest.skip(f"no op goldens at {file}; give them with --ops FILE")
     return file
+
+
+@pytest.fixture(scope="module")
+def case(architecture: str, kit_folder: Path) -> Iterator["Case"]:
+    import torch
+
+    from pipeline.detector.pretrained.detectron2.options import NotBuiltError
+    from pipeline.detector.pretrained.detectron2.translate import translate
+    from tests.parity.case import Case, build, inputs
+
+    kit = Kit(kit_folder, architecture)
+    options = kit.manifest["config"]
+    try:
+        cfg = translate(options)
+    except NotBuiltError as error:
+        pytest.skip(f"architecture not built yet (issue 4): {architecture}: {error}")
+    model = build(kit, cfg, options).eval()
+    images, targets = inputs(kit, model.divisor)
+    with torch.no_grad():
+        yield Case(kit, options, images, targets, model, model.features(images), model.detect(images))

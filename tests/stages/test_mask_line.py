@@ -27,7 +27,7 @@ def test_masks_are_learnt_and_measured(mask_line: Layout) -> None:
     assert {"segm/AP", "segm/AR100"} <= metrics.keys() and any(name.startswith("segm/AP/") for name in metrics)
     assert read(mask_line.reports("train") / "metrics.json")["val/segm/AP"] == pytest.approx(metrics["segm/AP"], abs=1e-9)
     page = (mask_line.reports("evaluate") / "index.html").read_text()
-    assert "Masks by class" in page and "mask AP" in page
+    assert "Masks by class" in page and "AP of masks" in page
     header = (mask_line.reports("evaluate") / "plots/classes.csv").read_text().splitlines()[0]
     assert header == "class,AP,AP50,AR,mask_AP,mask_AP50,mask_AR"
 

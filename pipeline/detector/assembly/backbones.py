@@ -1,0 +1,46 @@
+"""From settings to backbones and pyramids."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from pipeline.detector.backbones import ResNet, timm_backbone
+from pipeline.detector.fpn import FPN
+from pipeline.detector.settings.backbones import BackboneConfig, FPNConfig, ResNetConfig, TimmConfig
+
+
+def _resnet(cfg: ResNetConfig, stages: tuple[str, ...]) -> tuple[nn.Module, tuple[int, ...]]:
+    backbone = ResNet(
+        cfg.depth,
+        stages,
+        norm=cfg.norm,
+        freeze_at=cfg.freeze_at,
+        stride_in_1x1=cfg.stride_in_1x1,
+        groups=cfg.groups,
+        width_per_group=cfg.width_per_group,
+        stem_channels=cfg.stem_channels,
+        res2_channels=cfg.res2_channels,
+    )
+    return backbone, backbone.channels
+
+
+def _timm(cfg: TimmConfig, stages: tuple[str, ...]) -> tuple[nn.Module, tuple[int, ...]]:
+    return timm_backbone(cfg.name, stages, cfg.norm, cfg.freeze_at)
+
+
+BACKBONES: dict[str, Callable[[Any, tuple[str, ...]], tuple[nn.Module, tuple[int, ...]]]] = {"resnet": _resnet, "timm": _timm}
+
+
+def build_fpn(backbone: BackboneConfig, cfg: FPNConfig) -> FPN:
+    bottom_up, channels = BACKBONES[backbone.kind](backbone, cfg.stages)
+    return FPN(
+        bottom_up,
+        channels,
+        int(cfg.stages[0].removeprefix("res")),
+        cfg.channels,
+        fuse=cfg.fuse,
+        top=cfg.top,
+        top_input=cfg.top_input,
+        hold_statistics=backbone.norm != "batch",
+    )

@@ -1,0 +1,58 @@
+"""From settings to the parts that several detectors share."""
+
+from pipeline.detector.anchors import AnchorGenerator
+from pipeline.detector.losses import BoxLoss
+from pipeline.detector.pixels import Pixels
+from pipeline.detector.pooler import Pooler
+from pipeline.detector.rpn import Matching
+from pipeline.detector.sampling import Sampler
+from pipeline.detector.select import Selection
+from pipeline.detector.settings.parts import (
+    AnchorConfig,
+    BoxLossConfig,
+    InputConfig,
+    MatchConfig,
+    PoolerConfig,
+    SampleConfig,
+    SelectConfig,
+)
+from pipeline.errors import ConfigError
+
+
+def build_pooler(cfg: PoolerConfig, levels: tuple[str, ...]) -> Pooler:
+    return Pooler(strides(levels), cfg.size, cfg.sampling_ratio, cfg.aligned, cfg.canonical_size, cfg.canonical_level)
+
+
+def build_anchors(cfg: AnchorConfig, levels: tuple[str, ...]) -> AnchorGenerator:
+    return AnchorGenerator(cfg.sizes, cfg.ratios, strides(levels), cfg.offset)
+
+
+def per_cell(anchors: AnchorGenerator) -> int:
+    if len(set(anchors.per_cell)) > 1:
+        rule = f"give {anchors.per_cell} anchors per cell: a head shared by the levels needs one number"
+        raise ConfigError("model.anchors", None, rule)
+    return anchors.per_cell[0]
+
+
+def strides(levels: tuple[str, ...]) -> list[int]:
+    return [2 ** int(level.removeprefix("p")) for level in levels]
+
+
+def build_matching(cfg: MatchConfig) -> Matching:
+    return Matching(cfg.thresholds, cfg.labels, cfg.low_quality)
+
+
+def build_sampler(cfg: SampleConfig) -> Sampler:
+    return Sampler(cfg.count, cfg.positive_fraction, cfg.order)
+
+
+def build_box_loss(cfg: BoxLossConfig) -> BoxLoss:
+    return BoxLoss(cfg.kind, cfg.beta, cfg.weight)
+
+
+def build_selection(cfg: SelectConfig) -> Selection:
+    return Selection(cfg.score, cfg.nms, cfg.limit)
+
+
+def build_pixels(cfg: InputConfig) -> Pixels:
+    return Pixels(cfg.mean, cfg.std)

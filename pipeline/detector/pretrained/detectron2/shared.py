@@ -1,0 +1,83 @@
+"""Input, backbone, pyramid and anchors, and the settings that several heads share."""
+
+from typing import Any
+
+from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
+
+NORMS = {"FrozenBN": "frozen", "BN": "batch"}
+BACKBONES = {"build_resnet_fpn_backbone": "maxpool", "build_retinanet_resnet_fpn_backbone": "p6p7"}
+"""Backbone builder -> what tops its pyramid."""
+POOLERS = {"ROIAlignV2": True, "ROIAlign": False}
+"""Pooler -> aligned."""
+
+
+def shared_settings(given: Options) -> dict[str, Any]:
+    """Input, backbone, pyramid and anchors."""
+    top = given.choose("MODEL.BACKBONE.NAME", BACKBONES)
+    given.need("MODEL.FPN.NORM", "")
+    given.need("MODEL.RESNETS.RES5_DILATION", 1)
+    if any(given.take("MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False] * 4)):
+        raise NotBuiltError("MODEL.RESNETS.DEFORM_ON_PER_STAGE", True, "is not built")
+    given.ignore("MODEL.RESNETS.DEFORM_", "MODEL.RESNETS.OUT_FEATURES", "INPUT.MASK_FORMAT", "MODEL.ANCHOR_GENERATOR.ANGLES")
+    given.need("MODEL.ANCHOR_GENERATOR.NAME", "DefaultAnchorGenerator")
+    return {
+        "input": {
+            "short_side": given.take("INPUT.MIN_SIZE_TEST", 800),
+            "long_side": given.take("INPUT.MAX_SIZE_TEST", 1333),
+            "channels": given.choose("INPUT.FORMAT", {"BGR": "bgr", "RGB": "rgb"}),
+            "mean": given.take("MODEL.PIXEL_MEAN"),
+            "std": given.take("MODEL.PIXEL_STD"),
+        },
+        "backbone": {
+            "kind": "resnet",
+            "depth": given.take("MODEL.RESNETS.DEPTH"),
+            "stride_in_1x1": given.take("MODEL.RESNETS.STRIDE_IN_1X1"),
+            "groups": given.take("MODEL.RESNETS.NUM_GROUPS"),
+            "width_per_group": given.take("MODEL.RESNETS.WIDTH_PER_GROUP"),
+            "stem_channels": given.take("MODEL.RESNETS.STEM_OUT_CHANNELS"),
+            "res2_channels": given.take("MODEL.RESNETS.RES2_OUT_CHANNELS"),
+            "norm": given.choose("MODEL.RESNETS.NORM", NORMS),
+            "freeze_at": given.take("MODEL.BACKBONE.FREEZE_AT"),
+            "weights": None,
+        },
+        "fpn": {
+            "stages": given.take("MODEL.FPN.IN_FEATURES"),
+            "channels": given.take("MODEL.FPN.OUT_CHANNELS"),
+            "fuse": given.take("MODEL.FPN.FUSE_TYPE"),
+            "top": top,
+            "top_input": "backbone" if top == "p6p7" else "fpn",
+        },
+        "anchors": {
+            "sizes": given.take("MODEL.ANCHOR_GENERATOR.SIZES"),
+            "ratios": given.take("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"),
+            "offset": given.take("MODEL.ANCHOR_GENERATOR.OFFSET"),
+        },
+    }
+
+
+def pooler_settings(given: Options, prefix: str) -> dict[str, Any]:
+    return {
+        "size": given.take(f"{prefix}.POOLER_RESOLUTION"),
+        "sampling_ratio": given.take(f"{prefix}.POOLER_SAMPLING_RATIO"),
+        "aligned": given.choose(f"{prefix}.POOLER_TYPE", POOLERS),
+        "canonical_size": 224,
+        "canonical_level": 4,
+    }
+
+
+def match_settings(given: Options, prefix: str, low_quality: bool) -> dict[str, Any]:
+    thresholds, labels = given.take(f"{prefix}.IOU_THRESHOLDS"), given.take(f"{prefix}.IOU_LABELS")
+    return {"thresholds": thresholds, "labels": labels, "low_quality": low_quality}
+
+
+def sample_settings(given: Options, prefix: str) -> dict[str, Any]:
+    count, share = given.take(f"{prefix}.BATCH_SIZE_PER_IMAGE"), given.take(f"{prefix}.POSITIVE_FRACTION")
+    return {"count": count, "positive_fraction": share, "order": "random"}
+
+
+def box_loss_settings(given: Options, prefix: str, factor: float = 1.0) -> dict[str, Any]:
+    return {
+        "kind": given.take(f"{prefix}.BBOX_REG_LOSS_TYPE"),
+        "beta": given.take(f"{prefix}.SMOOTH_L1_BETA"),
+        "weight": given.take(f"{prefix}.BBOX_REG_LOSS_WEIGHT") * factor,
+    }
