@@ -16,7 +16,7 @@ def _masks(split: Split, dataset: Dataset, place: Path) -> None:
     require_masks(split, place)
 
 
-NEEDS: dict[Task, Callable[[Split, Dataset, Path], None]] = {"bbox": _boxes, "segm": _masks}
+NEEDS: dict[Task, Callable[[Split, Dataset, Path], None]] = {"bbox": _boxes, "segm": _masks, "proposals": _boxes}
 
 
 def require_labels(dataset: Dataset, name: str, tasks: Collection[Task], place: Path) -> None:

@@ -21,7 +21,7 @@ from pipeline.errors import DataError, GateError
 from pipeline.evaluation.coco import Engine
 from pipeline.evaluation.inference import predict_split
 from pipeline.evaluation.tasks import evaluate_all
-from pipeline.evaluation.truth import Truth
+from pipeline.evaluation.truth import Truth, found_categories
 from pipeline.predict.preprocess import Input
 from pipeline.predict.session import OnnxBackend
 from pipeline.tasks import Task
@@ -41,7 +41,8 @@ class HeldPictures:
     ) -> None:
         """The tasks count alike: the one that loses most decides."""
         self.split, self.input = split, input
-        self.ids, self.truth = [category.id for category in categories], Truth.of(split, categories, tasks)
+        self.ids = [category.id for category in found_categories(categories, tasks)]
+        self.truth = Truth.of(split, categories, tasks)
         self.divisor, self.threads = divisor, threads
 
     def losses(self, source: Path, ranges: Path, recipe: Recipe) -> dict[str, float]:

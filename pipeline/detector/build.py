@@ -38,8 +38,6 @@ def _faster_rcnn(cfg: FasterRCNNConfig, classes: int) -> Detector:
 
 
 def _proposal_network(cfg: ProposalNetworkConfig, classes: int) -> Detector:
-    if classes != 1:
-        raise ConfigError("model.kind", "rpn", f"finds boxes of one class; the dataset has {classes}. Use model.kind=faster_rcnn")
     backbone = build_fpn(cfg.backbone, cfg.fpn)
     return ProposalNetwork(build_pixels(cfg.input), backbone, build_rpn(cfg.rpn, cfg.anchors, cfg.fpn.channels))
 

@@ -61,7 +61,7 @@ class ProposalNetworkConfig:
     @property
     def tasks(self) -> tuple[Task, ...]:
         """What the detector learns and finds."""
-        return ("bbox",)
+        return ("proposals",)
 
 
 @schema

@@ -32,7 +32,7 @@ class FasterRCNN(Detector):
 
 
 class ProposalNetwork(Detector):
-    """The first stage as a detector of one class, "object"; scores are sigmoids of the logits."""
+    """The first stage as a detector of one class, "object", whatever the truths are; scores are sigmoids of the logits."""
 
     def __init__(self, pixels: Pixels, backbone: FPN, proposal_generator: RPN) -> None:
         super().__init__(pixels, backbone)

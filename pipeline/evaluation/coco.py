@@ -259,7 +259,7 @@ def _read_off(truth: Truth, predictions: Predictions, tables: _Tables, max_detec
     }
     return CocoMetrics(
         task=task,
-        numbers={f"{task}/{name}": _mean(values) for name, values in (ap | ar).items()},
+        numbers={f"{task}/{name}": mean_defined(values) for name, values in (ap | ar).items()},
         classes=tuple(_class_metrics(truth, predictions, tables, place, name) for place, name in enumerate(_unique_names(truth))),
         mean=_curve("mean", precision_TRKS[..., ALL]),
         curves=tuple(
@@ -276,13 +276,13 @@ def _class_metrics(truth: Truth, predictions: Predictions, tables: _Tables, plac
         name=name,
         truths=int(((truth.category_ids_A == number) & ~truth.crowd_A).sum()),
         detections=int((predictions.category_ids_D == number).sum()),
-        ap=_mean(precision_TRS[..., ALL]),
-        ap50=_mean(precision_TRS[IOU_50, :, ALL]),
-        ap75=_mean(precision_TRS[IOU_75, :, ALL]),
-        small=_mean(precision_TRS[..., SMALL]),
-        medium=_mean(precision_TRS[..., MEDIUM]),
-        large=_mean(precision_TRS[..., LARGE]),
-        recall=_mean(tables.recall_TKSM[:, place, ALL, -1]),
+        ap=mean_defined(precision_TRS[..., ALL]),
+        ap50=mean_defined(precision_TRS[IOU_50, :, ALL]),
+        ap75=mean_defined(precision_TRS[IOU_75, :, ALL]),
+        small=mean_defined(precision_TRS[..., SMALL]),
+        medium=mean_defined(precision_TRS[..., MEDIUM]),
+        large=mean_defined(precision_TRS[..., LARGE]),
+        recall=mean_defined(tables.recall_TKSM[:, place, ALL, -1]),
     )
 
 
@@ -292,7 +292,7 @@ def _unique_names(truth: Truth) -> list[str]:
     return [f"{n} #{i}" if times[n] > 1 else n for n, i in zip(truth.names, truth.category_ids_K.tolist(), strict=True)]
 
 
-def _mean(values: Floats) -> float:
+def mean_defined(values: Floats) -> float:
     """Mean over the defined values, -1 when none is."""
     defined = values[values > -1]
     return float(np.mean(defined)) if len(defined) else -1.0

@@ -7,12 +7,17 @@ from pipeline.errors import UserError
 from pipeline.evaluation.coco import Engine, measure
 from pipeline.evaluation.found import Predictions
 from pipeline.evaluation.metrics import Metrics
+from pipeline.evaluation.proposals import measure_proposals
 from pipeline.evaluation.truth import Truth
 from pipeline.tasks import TITLE, Task
 
 Measure = Callable[[Truth, Predictions, Engine, int], Metrics]
 """From truth, predictions, COCO's engine and the most detections per picture to figures."""
-MEASURES: dict[Task, Measure] = {"bbox": partial(measure, task="bbox"), "segm": partial(measure, task="segm")}
+MEASURES: dict[Task, Measure] = {
+    "bbox": partial(measure, task="bbox"),
+    "segm": partial(measure, task="segm"),
+    "proposals": measure_proposals,
+}
 
 
 def evaluate_all(truth: Truth, predictions: Predictions, engine: Engine, max_detections: int = 100) -> dict[Task, Metrics]:

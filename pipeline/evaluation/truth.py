@@ -29,6 +29,22 @@ class CategoryLike(Protocol):
         """Name for people."""
 
 
+@dataclass(frozen=True, slots=True)
+class AnyObject:
+    """The one class of detectors that tell no classes apart."""
+
+    id: int = 1
+    name: str = "object"
+
+
+OBJECT = AnyObject()
+
+
+def found_categories(categories: Sequence[CategoryLike], tasks: Collection[Task]) -> Sequence[CategoryLike]:
+    """The classes that a detector of these tasks gives out, ascending by id: of proposals the one class `object`."""
+    return [OBJECT] if "proposals" in tasks else sorted(categories, key=lambda category: category.id)
+
+
 @dataclass(slots=True)
 class Truth:
     """The labels to measure against: A objects on I pictures, K classes in ascending category id."""
@@ -68,17 +84,19 @@ class Truth:
         known_A = np.isin(table.category_A, [category.id for category in ordered])
         rows = np.flatnonzero((table.image_A >= 0) & known_A & np.isfinite(table.boxes_A4).all(axis=1))
         boxes_A4 = table.boxes_A4[rows].astype(np.float64)
+        found = found_categories(categories, tasks)
+        class_free = "proposals" in tasks
         ignored_A = np.array([bool(table.extra.get(row, {}).get("ignore", 0)) for row in rows.tolist()], bool)
         stated_A = table.area_A[rows].astype(np.float64)
         return cls(
             image_ids_I=split.images.ids_I.astype(np.int64),
             image_ids_A=split.images.ids_I[table.image_A[rows]].astype(np.int64),
-            category_ids_A=table.category_A[rows].astype(np.int64),
+            category_ids_A=np.full(len(rows), OBJECT.id) if class_free else table.category_A[rows].astype(np.int64),
             boxes_A4=boxes_A4,
             area_A=np.where(np.isfinite(stated_A), stated_A, _area(boxes_A4)),
             crowd_A=table.crowd_A[rows] | ignored_A,
-            category_ids_K=np.array([category.id for category in ordered], np.int64),
-            names=tuple(category.name for category in ordered),
+            category_ids_K=np.array([category.id for category in found], np.int64),
+            names=tuple(category.name for category in found),
             tasks=tuple(tasks),
             masks_A=_masks(split, rows) if "segm" in tasks else None,
         )

@@ -18,7 +18,7 @@ from pipeline.detector.weights import save_detector, save_training
 from pipeline.errors import DataError
 from pipeline.evaluation.inference import TorchBackend, predict_split
 from pipeline.evaluation.tasks import evaluate_all
-from pipeline.evaluation.truth import Truth
+from pipeline.evaluation.truth import Truth, found_categories
 from pipeline.files import locked, staged, write_json
 from pipeline.settings import TrainStage
 from pipeline.training.checkpoint import Checkpoints
@@ -56,7 +56,8 @@ def fit(cfg: TrainStage, work: Path, ranks: Ranks, show: Callable[[int, Mapping[
     for name in ("train", "val"):
         require_labels(dataset, name, cfg.model.tasks, cfg.layout.validated)
     pictures = training_pictures(dataset.split("train"), cfg)
-    model = build_detector(cfg.model, num_classes=len(dataset.classes))
+    found = found_categories(dataset.info.categories, cfg.model.tasks)
+    model = build_detector(cfg.model, num_classes=len(found))
     loaded = load_pretrained(model, cfg.model)
     if ranks.first:
         print(f"train: {len(dataset.classes)} classes; backbone weights: {loaded.source if loaded else 'random'}", flush=True)
@@ -78,8 +79,7 @@ def fit(cfg: TrainStage, work: Path, ranks: Ranks, show: Callable[[int, Mapping[
     best = train(model, batches, cfg.train, device, cfg.seed, log, validate, ranks, checkpoints)
     if ranks.first:
         with staged(cfg.layout.detector) as out:
-            categories = [{"id": category.id, "name": category.name} for category in dataset.info.categories]
-            save_detector(out, best, cfg.model, categories)  # type: ignore[arg-type]
+            save_detector(out, best, cfg.model, [{"id": category.id, "name": category.name} for category in found])
             save_training(out, asdict(cfg.train), cfg.seed, dataset.info.digest)
         metrics = {name: value for name, value in final.items() if is_reproducible(name)}
         write_json(cfg.layout.reports("train") / "metrics.json", metrics)
@@ -99,7 +99,7 @@ def training_pictures(split: Split, cfg: TrainStage) -> TrainingPictures:
 def validation(model: nn.Module, step: int, dataset: Dataset, cfg: TrainStage) -> dict[str, float]:
     """The two most telling figures of each task of the model as it is now, on the validation split."""
     backend = TorchBackend(model, cfg.compute.device)
-    ids = [category.id for category in dataset.info.categories]
+    ids = [category.id for category in found_categories(dataset.info.categories, cfg.model.tasks)]
     split = dataset.split("val")
     predictions = predict_split(backend, split, cfg.model.input, model.divisor, cfg.train.batch, ids)  # type: ignore[arg-type]
     truth = Truth.of(split, dataset.info.categories, cfg.model.tasks)

@@ -1,6 +1,5 @@
 """Small detectors and batches that the tests of this folder share."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pydantic
@@ -33,19 +32,9 @@ def tiny_masks() -> FasterRCNNConfig:
 
 
 def tiny_one_stage() -> RetinaNetConfig:
-    """A RetinaNet on the tiny two-stage model's backbone."""
-    two, one = tiny_two_stage(), read_config("retinanet_r50_fpn")
-    assert isinstance(one, RetinaNetConfig)
-    return replace(
-        one,
-        input=two.input,
-        backbone=two.backbone,
-        fpn=replace(two.fpn, stages=("res2", "res3"), top="p6p7", top_input="backbone"),
-        anchors=replace(two.anchors, sizes=((16, 20),)),
-        levels=("p2", "p3", "p4", "p5"),
-        head=replace(one.head, convs=1),
-        candidates=50,
-    )
+    cfg = read_config("retinanet_tiny")
+    assert isinstance(cfg, RetinaNetConfig)
+    return cfg
 
 
 def lively(cfg: ModelConfig, classes: int = 3, seed: int = 0) -> Detector:

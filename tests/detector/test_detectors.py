@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,24 +12,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipeline.detector.build import build_detector
 from pipeline.detector.compact import compact
-from pipeline.detector.config import ModelConfig, ProposalNetworkConfig
+from pipeline.detector.config import ModelConfig
 from pipeline.detector.losses import Losses
 from pipeline.structures import Images, Polygons, Targets
-from tests.detector.models import batch, diamonds, lively, tiny_masks, tiny_one_stage, tiny_two_stage
-
-
-def tiny_proposals() -> ProposalNetworkConfig:
-    two = tiny_two_stage()
-    return ProposalNetworkConfig(
-        kind="rpn", input=two.input, backbone=two.backbone, fpn=two.fpn, anchors=two.anchors, rpn=two.rpn
-    )
-
+from tests.detector.models import batch, diamonds, lively, read_config, tiny_masks, tiny_one_stage, tiny_two_stage
 
 CONFIGS: dict[str, tuple[Callable[[], ModelConfig], int]] = {
     "faster_rcnn": (tiny_two_stage, 3),
     "mask_rcnn": (tiny_masks, 3),
     "retinanet": (tiny_one_stage, 3),
-    "rpn": (tiny_proposals, 1),
+    "rpn": (partial(read_config, "rpn_tiny"), 3),
 }
 every = pytest.mark.parametrize("name", CONFIGS)
 

@@ -29,7 +29,7 @@ class Case:
 
 
 def build(kit: Kit, cfg: ModelConfig, options: dict[str, Any]) -> Detector:
-    classes = options[CLASSES[options["MODEL.META_ARCHITECTURE"]]] if cfg.kind != "rpn" else 1
+    classes = options.get(CLASSES.get(options["MODEL.META_ARCHITECTURE"], ""), 1)
     model = build_detector(cfg, classes)
     load_weights(model, {name: torch.from_numpy(value) for name, value in kit.weights()}, kit.name)
     return model
