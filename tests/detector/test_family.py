@@ -36,11 +36,17 @@ def specks(images: Images, targets: Targets) -> tuple[Images, Targets]:
     return images, replace(targets, boxes_NG4=torch.where((targets.labels_NG >= 0).unsqueeze(-1), boxes, targets.boxes_NG4))
 
 
+def void(images: Images, targets: Targets) -> tuple[Images, Targets]:
+    """Pictures without area: whatever is proposed is clipped away."""
+    return replace(images, sizes_N2=torch.zeros_like(images.sizes_N2)), targets
+
+
 CASES: dict[str, tuple[int, Callable[[Images, Targets], tuple[Images, Targets]]]] = {
     "no object in the batch": (0, crowded),
     "no object in one picture": (1, crowded),
     "boxes of one pixel": (4, specks),
     "500 objects": (500, crowded),
+    "no object and no proposal": (0, void),
 }
 
 
