@@ -42,5 +42,6 @@ def build_fpn(backbone: BackboneConfig, cfg: FPNConfig) -> FPN:
         fuse=cfg.fuse,
         top=cfg.top,
         top_input=cfg.top_input,
+        norm="none",
         hold_statistics=backbone.norm != "batch",
     )
