@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from pipeline.detector.backbones import ResNetStages
 from pipeline.detector.fpn import FPN
 from pipeline.detector.losses import Losses, float32
 from pipeline.detector.part import WHOLE, Part
@@ -15,7 +16,7 @@ from pipeline.structures import Images, Result, Targets
 class Detector(nn.Module, ABC):
     """Pixels, backbone, and heads of the subclass. Neither entry point waits for the device or loops over images."""
 
-    def __init__(self, pixels: Pixels, backbone: FPN) -> None:
+    def __init__(self, pixels: Pixels, backbone: FPN | ResNetStages) -> None:
         super().__init__()
         self.pixels, self.backbone = pixels, backbone
 

@@ -53,6 +53,8 @@ class FPN(nn.Module):
         self.bottom_up = bottom_up
         self.numbers = tuple(range(first, first + len(inputs)))
         self.channels = channels
+        self.level_strides: dict[str, int] = {}
+        """Strides that a level's name does not tell: none."""
         self.divisor = 2 ** self.numbers[-1]
         self.fuse_factor = 1.0 if fuse == "sum" else 0.5
         self.hold_statistics = hold_statistics
