@@ -39,6 +39,8 @@ class GivenProposals(nn.Module):
 class FastRCNN(Detector):
     """One head over given regions. No parameter of its own beside backbone and second stage."""
 
+    takes_proposals = True
+
     def __init__(
         self, pixels: Pixels, backbone: FPN | ResNetStages, proposal_generator: GivenProposals, roi_heads: BoxROIHeads
     ) -> None:

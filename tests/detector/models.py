@@ -1,5 +1,6 @@
 """Small detectors and batches that the tests of this folder share."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pydantic

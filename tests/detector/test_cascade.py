@@ -76,7 +76,8 @@ def test_losses_of_every_stage() -> None:
     proposals, _ = model.proposal_generator.losses(features, images.sizes_N2, targets, None, PART)
     losses = model.roi_heads.losses(features, proposals, targets, None, PART)
     drawn = [
-        torch.cat([proposals.boxes_NP4[n][proposals.valid_NP[n]], targets.boxes_NG4[n][targets.labels_NG[n] >= 0]]) for n in range(2)
+        torch.cat([proposals.boxes_NP4[n][proposals.valid_NP[n]], targets.boxes_NG4[n][targets.labels_NG[n] >= 0]])
+        for n in range(2)
     ]
     for number in range(3):
         class_sum, box_sum, count = 0.0, 0.0, 0

@@ -81,7 +81,9 @@ def test_padded_truths_change_nothing(name: str) -> None:
     padding = torch.full((2, 4, 4), 7.0), torch.full((2, 4), -1)
     boxes, labels = torch.cat([targets.boxes_NG4, padding[0]], 1), torch.cat([targets.labels_NG, padding[1]], 1)
     more = Targets(boxes, labels, diamonds(boxes, labels))
-    in_order = [m for m in (getattr(model, "proposal_generator", None), getattr(model, "roi_heads", None)) if hasattr(m, "sampler")]
+    in_order = [
+        m for m in (getattr(model, "proposal_generator", None), getattr(model, "roi_heads", None)) if hasattr(m, "sampler")
+    ]
     for module in in_order:
         module.sampler = replace(module.sampler, order="first")
     state = {key: value.clone() for key, value in model.state_dict().items()}
