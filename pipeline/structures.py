@@ -25,6 +25,8 @@ class Images(_Batch):
     """uint8, channels in the order that the model's config names; H and W are multiples of the model's divisor."""
     sizes_N2: Tensor
     """int64 (height, width) of the real picture inside the padding, in pixels."""
+    proposals_NP4: Tensor | None = None
+    """float32 (x1, y1, x2, y2) of given proposals by falling score, where the model takes them; padded rows have no area."""
 
 
 @dataclass(slots=True)

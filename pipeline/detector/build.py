@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.detector.assembly.backbones import build_fpn
-from pipeline.detector.assembly.heads import build_box_heads, build_rpn
+from pipeline.detector.assembly.backbones import build_backbone, build_fpn
+from pipeline.detector.assembly.heads import build_box_heads, build_res5_heads, build_rpn
 from pipeline.detector.assembly.parts import (
     build_anchors,
     build_box_loss,
@@ -13,11 +13,16 @@ from pipeline.detector.assembly.parts import (
     build_selection,
     per_cell,
 )
+from pipeline.detector.backbones import ResNetStages
 from pipeline.detector.box_coding import BoxCoder
-from pipeline.detector.config import FasterRCNNConfig, ModelConfig, ProposalNetworkConfig, RetinaNetConfig
+from pipeline.detector.box_head import BoxROIHeads
+from pipeline.detector.config import FasterRCNNConfig, FastRCNNConfig, ModelConfig, ProposalNetworkConfig, RetinaNetConfig
 from pipeline.detector.detector import Detector
+from pipeline.detector.fast_rcnn import FastRCNN, GivenProposals
 from pipeline.detector.faster_rcnn import FasterRCNN, ProposalNetwork
+from pipeline.detector.fpn import FPN
 from pipeline.detector.retinanet import RetinaHead, RetinaNet
+from pipeline.detector.settings.backbones import ResNetConfig
 from pipeline.errors import ConfigError
 
 
@@ -32,9 +37,31 @@ def build_detector(cfg: ModelConfig, num_classes: int) -> Detector:
 
 
 def _faster_rcnn(cfg: FasterRCNNConfig, classes: int) -> Detector:
-    backbone = build_fpn(cfg.backbone, cfg.fpn)
-    rpn = build_rpn(cfg.rpn, cfg.anchors, cfg.fpn.channels)
-    return FasterRCNN(build_pixels(cfg.input), backbone, rpn, build_box_heads(cfg.roi, cfg.fpn.channels, classes))
+    backbone = build_backbone(cfg.backbone, cfg.fpn, {*cfg.rpn.levels, *cfg.roi.levels})
+    rpn = build_rpn(cfg.rpn, cfg.anchors, _channels(backbone, cfg.rpn.levels, "rpn.levels"), backbone.level_strides)
+    return FasterRCNN(build_pixels(cfg.input), backbone, rpn, _second_stage(cfg, backbone, classes))
+
+
+def _fast_rcnn(cfg: FastRCNNConfig, classes: int) -> Detector:
+    backbone = build_backbone(cfg.backbone, cfg.fpn, cfg.roi.levels)
+    proposals = GivenProposals(cfg.proposals.train, cfg.proposals.test, cfg.proposals.min_size)
+    return FastRCNN(build_pixels(cfg.input), backbone, proposals, _second_stage(cfg, backbone, classes))
+
+
+def _second_stage(cfg: FasterRCNNConfig | FastRCNNConfig, backbone: FPN | ResNetStages, classes: int) -> BoxROIHeads:
+    if cfg.roi.head.kind == "res5" and isinstance(cfg.backbone, ResNetConfig):
+        return build_res5_heads(cfg.roi, cfg.backbone, classes, backbone.level_strides)
+    return build_box_heads(cfg.roi, _channels(backbone, cfg.roi.levels, "roi.levels"), classes, backbone.level_strides)
+
+
+def _channels(backbone: FPN | ResNetStages, levels: tuple[str, ...], field: str) -> int:
+    """Channels of the levels; a head reads all of them with the same weights."""
+    if isinstance(backbone, FPN):
+        return backbone.channels
+    channels = {backbone.level_channels[level] for level in levels}
+    if len(channels) > 1:
+        raise ConfigError(f"model.{field}", list(levels), "must be one stage where fpn is null: stages differ in channels")
+    return channels.pop()
 
 
 def _proposal_network(cfg: ProposalNetworkConfig, classes: int) -> Detector:
@@ -44,7 +71,9 @@ def _proposal_network(cfg: ProposalNetworkConfig, classes: int) -> Detector:
 
 def _retinanet(cfg: RetinaNetConfig, classes: int) -> Detector:
     anchors = build_anchors(cfg.anchors, cfg.levels)
-    head = RetinaHead(cfg.fpn.channels, classes, per_cell(anchors), cfg.head.convs, cfg.head.prior)
+    head = RetinaHead(
+        cfg.fpn.channels, classes, per_cell(anchors), cfg.head.convs, cfg.head.prior, cfg.head.norm, len(cfg.levels)
+    )
     return RetinaNet(
         build_pixels(cfg.input),
         build_fpn(cfg.backbone, cfg.fpn),
@@ -63,6 +92,7 @@ def _retinanet(cfg: RetinaNetConfig, classes: int) -> Detector:
 
 DETECTORS: dict[str, Callable[[Any, int], Detector]] = {
     "faster_rcnn": _faster_rcnn,
+    "fast_rcnn": _fast_rcnn,
     "rpn": _proposal_network,
     "retinanet": _retinanet,
 }

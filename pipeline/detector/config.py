@@ -9,6 +9,7 @@ from pipeline.detector.settings.heads import BoxROIConfig, RPNConfig
 from pipeline.detector.settings.parts import (
     AnchorConfig,
     BoxLossConfig,
+    HeadNorm,
     InputConfig,
     Level,
     MatchConfig,
@@ -22,12 +23,14 @@ from pipeline.tasks import Task
 
 @schema
 class FasterRCNNConfig:
-    """Ren et al. 2015 with FPN: proposals, then one head per region; with `roi.mask` it is Mask R-CNN (He et al. 2017)."""
+    """Ren et al. 2015: proposals, then one head per region; with `roi.mask` it is Mask R-CNN (He et al. 2017), with `roi.cascade`
+    Cascade R-CNN (Cai and Vasconcelos 2018)."""
 
     kind: Literal["faster_rcnn"]
     input: InputConfig
     backbone: BackboneConfig
-    fpn: FPNConfig
+    fpn: FPNConfig | None
+    """Null takes the stages themselves as levels (C4: res4; DC5: res5)."""
     anchors: AnchorConfig
     rpn: RPNConfig
     roi: BoxROIConfig
@@ -36,6 +39,45 @@ class FasterRCNNConfig:
         check_levels(self.fpn, "rpn.levels", self.rpn.levels)
         check_levels(self.fpn, "roi.levels", self.roi.levels)
         check_anchors(self.anchors, self.rpn.levels)
+        check_second_stage(self.backbone, self.fpn, self.roi)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What the detector learns and finds."""
+        return ("bbox",) if self.roi.mask is None else ("bbox", "segm")
+
+
+@schema
+class ProposalsConfig:
+    """Boxes that the dataset brings (proposals/<split>.npz), by falling score."""
+
+    train: int
+    """Most of a picture's in training."""
+    test: int
+    """Most of a picture's at test."""
+    min_size: float
+    """Proposals must be wider and higher than this many pixels."""
+
+    def __post_init__(self) -> None:
+        for name in ("train", "test"):
+            require(getattr(self, name) > 0, f"proposals.{name}", getattr(self, name), "must be above 0")
+
+
+@schema
+class FastRCNNConfig:
+    """Girshick 2015: one head per region, regions coming with the pictures."""
+
+    kind: Literal["fast_rcnn"]
+    input: InputConfig
+    backbone: BackboneConfig
+    fpn: FPNConfig | None
+    """Null takes the stages themselves as levels (C4: res4; DC5: res5)."""
+    proposals: ProposalsConfig
+    roi: BoxROIConfig
+
+    def __post_init__(self) -> None:
+        check_levels(self.fpn, "roi.levels", self.roi.levels)
+        check_second_stage(self.backbone, self.fpn, self.roi)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -71,6 +113,8 @@ class RetinaHeadConfig:
     convs: int
     prior: float
     """Probability that every class starts with."""
+    norm: HeadNorm
+    """After the towers' convolutions (beside their bias); statistics of a batch norm are kept per level."""
 
     def __post_init__(self) -> None:
         require(0 < self.prior < 1, "head.prior", self.prior, "must be in (0, 1)")
@@ -107,4 +151,20 @@ class RetinaNetConfig:
         return ("bbox",)
 
 
-ModelConfig = Annotated[RetinaNetConfig | FasterRCNNConfig | ProposalNetworkConfig, pydantic.Field(discriminator="kind")]
+def check_second_stage(backbone: BackboneConfig, fpn: FPNConfig | None, roi: BoxROIConfig) -> None:
+    """ConfigError unless backbone, pyramid and second stage fit together."""
+    if fpn is None:
+        require(
+            backbone.kind == "resnet", "fpn", None, "needs backbone.kind=resnet: other models' stages have no pyramid-less form"
+        )
+    if roi.head.kind == "res5":
+        fits = fpn is None and tuple(roi.levels) == ("res4",)
+        require(fits, "roi.levels", roi.levels, "must be [res4] with fpn: null where roi.head.kind=res5")
+        if backbone.kind == "resnet" and backbone.deform is not None:
+            plain = "res5" not in backbone.deform.stages
+            require(plain, "backbone.deform.stages", backbone.deform.stages, "must not name res5 where it is the head")
+
+
+ModelConfig = Annotated[
+    RetinaNetConfig | FasterRCNNConfig | FastRCNNConfig | ProposalNetworkConfig, pydantic.Field(discriminator="kind")
+]

@@ -14,8 +14,9 @@ from ops_cuda import rasterise_polygons
 from pipeline.detector.branch import Regions
 from pipeline.detector.compact import Rows, compact, compact_exported
 from pipeline.detector.losses import Losses, float32
+from pipeline.detector.norms import ConvNorm, Norm
 from pipeline.detector.part import Part
-from pipeline.detector.pooler import Pooler
+from pipeline.detector.pooler import Given, Pooler
 from pipeline.detector.sampling import take_rows
 from pipeline.structures import Detections, Polygons, Targets
 
@@ -23,12 +24,12 @@ from pipeline.structures import Detections, Polygons, Targets
 class ConvMaskHead(nn.Module):
     """3x3 convolutions, a stride-2 transposed convolution, each with ReLU, then one mask per class (`masks`, 1 if agnostic)."""
 
-    def __init__(self, pooler: Pooler, channels: int, convs: int, conv_channels: int, masks: int) -> None:
+    def __init__(self, pooler: Pooler | Given, channels: int, convs: int, conv_channels: int, masks: int, norm: Norm) -> None:
         super().__init__()
         self.pooler = pooler
         self.conv_names = [f"mask_fcn{i + 1}" for i in range(convs)]
         for name in self.conv_names:
-            self.add_module(name, _he(nn.Conv2d(channels, conv_channels, 3, padding=1)))
+            self.add_module(name, ConvNorm(channels, conv_channels, 3, norm, relu=True))
             channels = conv_channels
         self.deconv = _he(nn.ConvTranspose2d(channels, conv_channels, 2, stride=2))
         self.predictor = nn.Conv2d(conv_channels, masks, 1)
@@ -76,7 +77,7 @@ class ConvMaskHead(nn.Module):
         """[M, size, size] of each row's own class."""
         x_MCSS = self.pooler(features, boxes_NS4, rows)
         for name in self.conv_names:
-            x_MCSS = functional.relu(self.get_submodule(name)(x_MCSS))
+            x_MCSS = self.get_submodule(name)(x_MCSS)
         logits_MCSS = float32(self.predictor(functional.relu(self.deconv(x_MCSS))))
         own_M = rows.take(labels_NS).clamp(min=0, max=logits_MCSS.shape[1] - 1)  # class-agnostic masks have one entry
         return take_rows(logits_MCSS, own_M.unsqueeze(1)).squeeze(1)
@@ -123,7 +124,7 @@ def _counts(logits_MSS: Tensor, inside_MSS: Tensor, counted_MSS: Tensor) -> dict
     }
 
 
-def _he(layer: nn.Conv2d | nn.ConvTranspose2d) -> nn.Module:
+def _he(layer: nn.ConvTranspose2d) -> nn.Module:
     """The layer with the reference's initial values: normal of variance 2 / fan-out, bias 0."""
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

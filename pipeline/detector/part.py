@@ -43,6 +43,10 @@ class Part:
         drawn_AN = torch.rand(candidates, self.pictures or images, generator=generator, device=device)
         return drawn_AN[:, self.first : self.first + images].T
 
+    def shared(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        """Random numbers [count] in 0..1 that belong to no picture: the same in every part of the step."""
+        return torch.rand(count, generator=generator, device=device)
+
     def divisor(self, count: Tensor) -> Tensor:
         """What to divide a sum over samples by: the mean of `count` over the processes, as if the whole step had at least one."""
         return self.sum(count).clamp(min=1) / self.processes

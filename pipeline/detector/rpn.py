@@ -41,6 +41,8 @@ class Proposals:
     valid_NP: Tensor
     finite_N: Tensor
     """bool: False where the network gave a non-finite value among the image's best proposals (those rows are dropped)."""
+    sizes_N2: Tensor
+    """int64 (height, width) of the pictures that they are in."""
 
 
 class RPNHead(nn.Module):
@@ -97,8 +99,10 @@ class RPN(nn.Module):
         keep_test: tuple[int, int],
         nms_threshold: float,
         min_size: float,
+        boundary: float | None = None,
     ) -> None:
         super().__init__()
+        self.boundary = boundary
         self.rpn_head, self.anchors = head, anchors
         self.levels = tuple(levels)
         self.matching, self.sampler, self.coder, self.box_loss = matching, sampler, coder, box_loss
@@ -121,7 +125,8 @@ class RPN(nn.Module):
         anchors = self.anchors(maps)
         with torch.no_grad():
             proposals = self._propose(anchors, logits, deltas, sizes_N2, self.keep_train)
-        losses = self._loss(torch.cat(anchors), torch.cat(logits, 1), torch.cat(deltas, 1), targets, generator, part)
+        given = torch.cat(anchors), torch.cat(logits, 1), torch.cat(deltas, 1)
+        losses = self._loss(*given, sizes_N2, targets, generator, part)
         return proposals, losses
 
     def _loss(
@@ -129,11 +134,14 @@ class RPN(nn.Module):
         anchors_A4: Tensor,
         logits_NA: Tensor,
         deltas_NA4: Tensor,
+        sizes_N2: Tensor,
         targets: Targets,
         generator: torch.Generator | None,
         part: Part,
     ) -> Losses:
         match_NA, label_NA = self.matching(anchors_A4.unsqueeze(0), targets)
+        if self.boundary is not None:
+            label_NA = label_NA.masked_fill(~within(anchors_A4, sizes_N2, self.boundary), -1)
         drawn = self.sampler(label_NA, generator, part)
         scale = 1 / (self.sampler.count * len(logits_NA))  # of the configured sample, however few there are
         logits_NS, deltas_NS4 = drawn.take(logits_NA), drawn.take(deltas_NA4)
@@ -183,4 +191,10 @@ def select_proposals(
     index_NP = index_NP.clamp(min=0)
     boxes_NP4 = take_rows(boxes_NK4, index_NP).masked_fill(~valid_NP.unsqueeze(-1), 0)
     logits_NP = take_rows(logits_NK, index_NP).masked_fill(~valid_NP, 0)
-    return Proposals(boxes_NP4, logits_NP, valid_NP, finite_NK.all(dim=1))
+    return Proposals(boxes_NP4, logits_NP, valid_NP, finite_NK.all(dim=1), sizes_N2)
+
+
+def within(boxes_A4: Tensor, sizes_N2: Tensor, margin: float) -> Tensor:
+    """bool [N, A]: box a reaches at most `margin` pixels outside picture n of (height, width) `sizes`."""
+    limits_N2 = sizes_N2.flip(1).to(boxes_A4.dtype).unsqueeze(1) + margin
+    return (boxes_A4[:, :2] >= -margin).all(dim=1) & (boxes_A4[:, 2:] < limits_N2).all(dim=2)

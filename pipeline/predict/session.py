@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import orjson
@@ -17,6 +17,8 @@ from pipeline.predict.preprocess import Pixels, prepare, stack
 
 Precision = Literal["onnx", "int8"]
 INPUTS = ["pixels", "sizes"]
+PROPOSALS = "proposals"
+"""Third input of a detector that takes proposals: float32 (x1, y1, x2, y2) [N, P, 4] in the network's pixels."""
 OUTPUTS = ["boxes", "scores", "labels", "count"]
 """What every exported detector gives; one with further heads gives more."""
 EXPORT = "python -m pipeline export writes it"
@@ -44,13 +46,19 @@ class OnnxBackend:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime has a type of its own for each way a file can be wrong
             raise DataError(path, f"ONNX Runtime cannot load it: {_first_line(error)}", EXPORT) from error
+        self.takes_proposals = PROPOSALS in [entry.name for entry in self.session.get_inputs()]
         self.outputs = [entry.name for entry in self.session.get_outputs()]
         if missing := {*INPUTS, *OUTPUTS} - {entry.name for entry in self.session.get_inputs()} - {*self.outputs}:
             raise DataError(path, f"is not an exported detector: it has no {', '.join(sorted(missing))}", EXPORT)
 
-    def __call__(self, pixels_N3HW: Pixels, sizes_N2: NDArray[np.int64]) -> RawDetections:
-        """Detections of one batch, in the network's frame."""
-        values = self.session.run(self.outputs, {"pixels": pixels_N3HW, "sizes": sizes_N2})
+    def __call__(
+        self, pixels_N3HW: Pixels, sizes_N2: NDArray[np.int64], proposals_NP4: NDArray[np.float32] | None = None
+    ) -> RawDetections:
+        """Detections of one batch, in the network's frame; `proposals` only for a file that takes them."""
+        feed: dict[str, NDArray[Any]] = {"pixels": pixels_N3HW, "sizes": sizes_N2}
+        if proposals_NP4 is not None:
+            feed[PROPOSALS] = proposals_NP4
+        values = self.session.run(self.outputs, feed)
         found: RawDetections = dict(zip(self.outputs, values, strict=True))  # type: ignore[assignment]
         return found
 
@@ -126,7 +134,12 @@ class Detector:
         return self.predict_batch([image_HW3], threshold)[0]
 
     def predict_batch(self, images: Sequence[Pixels], threshold: float = 0.0) -> list[Found]:
-        """Detections on several RGB pictures [H, W, 3], of any sizes, in one run."""
+        """Detections on several RGB pictures [H, W, 3], of any sizes, in one run. UserError for a detector that takes proposals."""
+        if self.backend.takes_proposals:
+            raise UserError(
+                "this detector looks at proposals that come with the pictures, which a picture alone does not bring\n"
+                "  give them to `backend`, or train one that makes its own, such as model=faster_rcnn_r50_fpn"
+            )
         pixels_N3HW, sizes_N2 = stack([prepare(image, self.input) for image in images], self.divisor)
         try:
             raw = self.backend(pixels_N3HW, sizes_N2)

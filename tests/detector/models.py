@@ -1,5 +1,6 @@
 """Small detectors and batches that the tests of this folder share."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pydantic
@@ -29,6 +30,13 @@ def tiny_masks() -> FasterRCNNConfig:
     cfg = read_config("mask_rcnn_tiny")
     assert isinstance(cfg, FasterRCNNConfig)
     return cfg
+
+
+def tiny_federated() -> FasterRCNNConfig:
+    """Masks with sigmoids over drawn classes, as for LVIS."""
+    cfg, many = tiny_masks(), read_config("mask_rcnn_r50_fpn_lvis")
+    assert isinstance(many, FasterRCNNConfig)
+    return replace(cfg, roi=replace(cfg.roi, class_loss=many.roi.class_loss))
 
 
 def tiny_one_stage() -> RetinaNetConfig:
@@ -75,7 +83,17 @@ def batch(
         side = torch.rand(count, 2, generator=generator) * torch.tensor([w, h]) * 0.35 + 3
         boxes[n, :count] = torch.cat([corner, corner + side], 1)
         labels[n, :count] = torch.randint(0, classes, (count,), generator=generator)
-    return Images(pixels, extent), Targets(boxes, labels, diamonds(boxes, labels))
+    images = Images(pixels, extent, proposals(boxes, extent, generator))
+    return images, Targets(boxes, labels, diamonds(boxes, labels))
+
+
+def proposals(boxes_NG4: torch.Tensor, sizes_N2: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """20 random boxes per picture, the truths moved a little, and a row of padding."""
+    spread = sizes_N2.flip(1).repeat(1, 2).unsqueeze(1).float()
+    corner = torch.rand(len(boxes_NG4), 20, 2, generator=generator)
+    random = torch.cat([corner, corner + 0.5 * torch.rand(len(boxes_NG4), 20, 2, generator=generator)], dim=2) * spread
+    near = boxes_NG4 + torch.rand(boxes_NG4.shape, generator=generator) * (boxes_NG4[..., 2:] > 0).any(dim=2, keepdim=True)
+    return torch.cat([near, random, torch.zeros_like(random[:, :1])], dim=1)
 
 
 def diamonds(boxes_NG4: torch.Tensor, labels_NG: torch.Tensor) -> Polygons:

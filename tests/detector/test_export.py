@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from pipeline.deploy.onnx import export_onnx
-from pipeline.detector.config import ModelConfig
 from pipeline.detector.detector import Detector
 from pipeline.structures import Images
-from tests.detector.models import batch, lively, tiny_masks, tiny_one_stage
+from tests.detector.models import batch, lively, read_config
 
 SIZES = [
     [(64, 64)],
@@ -20,12 +19,18 @@ SIZES = [
 ]
 
 
-@pytest.fixture(scope="module", params=["mask_rcnn", "retinanet"])
+@pytest.fixture(scope="module", params=["mask_rcnn", "retinanet", "fast_rcnn", "mask_rcnn_c4", "mask_rcnn_dconv"])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Path]:
-    cfg: ModelConfig = tiny_one_stage() if request.param == "retinanet" else tiny_masks()
+    cfg = read_config(f"{request.param}_tiny")
     model, path = lively(cfg), tmp_path_factory.mktemp("onnx") / "detector.onnx"
     export_onnx(model, path, opset=20)
     return model, path
+
+
+def feed_of(model: Detector, images: Images) -> dict[str, np.ndarray]:
+    """What the exported file is given."""
+    feed = {"pixels": images.pixels_N3HW.numpy(), "sizes": images.sizes_N2.numpy()}
+    return feed | ({"proposals": images.proposals_NP4.numpy()} if model.takes_proposals else {})
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
@@ -36,7 +41,7 @@ def test_onnx_equals_torch(exported: tuple[Detector, Path], sizes: list[tuple[in
     images, _ = batch(model, sizes)
     with torch.no_grad():
         expected = model.detect(images)
-    feed = {"pixels": images.pixels_N3HW.numpy(), "sizes": images.sizes_N2.numpy()}
+    feed = feed_of(model, images)
     boxes, scores, labels, count, *masks = onnxruntime.InferenceSession(path).run(None, feed)
     assert expected.count_N.max() > 3, "the model must find something, or nothing is compared"
     np.testing.assert_array_equal(count, expected.count_N)
@@ -64,8 +69,8 @@ def test_the_files_work_on_masks_grows_with_what_it_finds(exported: tuple[Detect
     import onnxruntime
 
     model, path = exported
-    if not hasattr(model, "roi_heads"):
-        pytest.skip("RetinaNet has no mask head")
+    if not hasattr(model, "roi_heads") or not model.roi_heads.branches:
+        pytest.skip("it has no mask head")
     graph = onnx.load(path)
     node = next(node for node in graph.graph.node if node.op_type == "ConvTranspose")
     graph.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, None))
@@ -84,12 +89,12 @@ def test_nothing_found(exported: tuple[Detector, Path]) -> None:
     if not hasattr(model, "roi_heads"):
         pytest.skip("RetinaNet does not clip: it has no empty case of its own")
     for sizes in ([[0, 0]], [[0, 0], [64, 64]]):
-        images = Images(torch.zeros(len(sizes), 3, 64, 64, dtype=torch.uint8), torch.tensor(sizes))
+        proposals = torch.tensor([[[1.0, 1, 20, 20], [5, 5, 50, 50]]]).repeat(len(sizes), 1, 1)
+        images = Images(torch.zeros(len(sizes), 3, 64, 64, dtype=torch.uint8), torch.tensor(sizes), proposals)
         with torch.no_grad():
             expected = model.detect(images)
         assert expected.count_N[0] == 0
-        feed = {"pixels": images.pixels_N3HW.numpy(), "sizes": images.sizes_N2.numpy()}
-        boxes, scores, labels, count, masks = onnxruntime.InferenceSession(path).run(None, feed)
-        assert not masks[0].any()
+        boxes, scores, labels, count, *masks = onnxruntime.InferenceSession(path).run(None, feed_of(model, images))
+        assert all(not values[0].any() for values in masks)
         assert count.tolist() == expected.count_N.tolist()
         assert (labels[0] == -1).all() and not boxes[0].any() and not scores[0].any()

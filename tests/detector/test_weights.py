@@ -153,7 +153,7 @@ def test_norms_of_a_resnet(norm: Any) -> None:
 
 
 def test_folded_frozen_norm_equals_the_layer() -> None:
-    from pipeline.detector.backbones import ConvNorm
+    from pipeline.detector.norms import ConvNorm
 
     torch.manual_seed(0)
     layer = ConvNorm(3, 8, 3, "frozen", stride=2)

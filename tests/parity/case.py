@@ -49,7 +49,19 @@ def inputs(kit: Kit, divisor: int) -> tuple[Images, Targets]:
         boxes[n, : len(own_boxes)], labels[n, : len(own_labels)] = own_boxes, own_labels
     polygons = outlines(kit, len(truths), most) if "gt/0/poly_xy" in kit.arrays.files else None
     targets = Targets(torch.from_numpy(boxes), torch.from_numpy(labels), polygons)
-    return Images(torch.from_numpy(pixels), torch.from_numpy(sizes)), targets
+    return Images(torch.from_numpy(pixels), torch.from_numpy(sizes), proposals(kit, len(truths))), targets
+
+
+def proposals(kit: Kit, pictures: int) -> torch.Tensor | None:
+    """The kit's precomputed proposals by falling logit, where it has some, with a padded row."""
+    if "gt/0/prop_boxes" not in kit.arrays.files:
+        return None
+    boxes = []
+    for i in range(pictures):
+        order = np.argsort(-kit.arrays[f"gt/{i}/prop_logits"], kind="stable")
+        boxes.append(torch.from_numpy(kit.arrays[f"gt/{i}/prop_boxes"][order].astype(np.float32)))
+    most = max(map(len, boxes)) + 1
+    return torch.stack([torch.nn.functional.pad(own, (0, 0, 0, most - len(own))) for own in boxes])
 
 
 def outlines(kit: Kit, pictures: int, most: int) -> Polygons:
@@ -83,9 +95,8 @@ def compare_losses(kit: Kit, mode: str, losses: Losses) -> None:
 
 def in_index_order(cfg: ModelConfig) -> ModelConfig:
     """The same settings with sampling by index, as the kit's training runs drew."""
-    if cfg.kind == "retinanet":
-        return cfg
-    cfg = replace(cfg, rpn=replace(cfg.rpn, sample=replace(cfg.rpn.sample, order="first")))
-    if cfg.kind == "faster_rcnn":
+    if cfg.kind in ("faster_rcnn", "rpn"):
+        cfg = replace(cfg, rpn=replace(cfg.rpn, sample=replace(cfg.rpn.sample, order="first")))
+    if cfg.kind in ("faster_rcnn", "fast_rcnn"):
         cfg = replace(cfg, roi=replace(cfg.roi, sample=replace(cfg.roi.sample, order="first")))
     return cfg

@@ -26,6 +26,8 @@ def test_onnx_equals_torch(case: Case, tmp_path: Path) -> None:
     export_onnx(case.model, path, opset=20)
     session = onnxruntime.InferenceSession(path)
     batch = {"pixels": case.images.pixels_N3HW.numpy(), "sizes": case.images.sizes_N2.numpy()}
+    if case.images.proposals_NP4 is not None:
+        batch["proposals"] = case.images.proposals_NP4.numpy()
     names = [output.name for output in session.get_outputs()]
     expected = case.found.named()
     assert names == list(expected)

@@ -160,3 +160,16 @@ def test_detection_selection(golden: Any) -> None:
     same(found.boxes_ND4[0, :count], golden("box_inf/out_boxes"))
     same(found.scores_ND[0, :count], golden("box_inf/out_scores"))
     assert found.labels_ND[0, :count].tolist() == golden("box_inf/out_classes").tolist()
+
+
+@pytest.mark.parametrize("case", ["a", "b", "c"])
+def test_deform_conv2d(golden: Any, case: str) -> None:
+    names = ("x", "offset", "w", "mask")
+    x, offset, weight, mask = leaves = [golden(f"deform/{case}/{name}").requires_grad_() for name in names]
+    stride, padding, dilation = golden(f"deform/{case}/stride_pad_dil").tolist()
+    same(ops_cuda.deform_conv2d(x, offset, weight, None, stride, padding, dilation, 1).detach(), golden(f"deform/{case}/v1_y"))
+    modulated = ops_cuda.deform_conv2d(x, offset, weight, mask, stride, padding, dilation, 1)
+    same(modulated.detach(), golden(f"deform/{case}/v2_y_torchvision"))
+    modulated.sum().backward()
+    for name, leaf in zip(names, leaves, strict=True):
+        same(leaf.grad, golden(f"deform/{case}/v2_d{name}_torchvision_sumgrad"), atol=1e-4)

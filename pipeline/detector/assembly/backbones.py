@@ -1,16 +1,22 @@
 """From settings to backbones and pyramids."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from torch import nn
 
-from pipeline.detector.backbones import ResNet, timm_backbone
+from pipeline.detector.backbones import STAGES, Deform, ResNet, ResNetStages, timm_backbone
 from pipeline.detector.fpn import FPN
 from pipeline.detector.settings.backbones import BackboneConfig, FPNConfig, ResNetConfig, TimmConfig
+from pipeline.errors import ConfigError
+
+HELD = ("frozen", "affine")
+"""Norms whose statistics do not move in training."""
 
 
-def _resnet(cfg: ResNetConfig, stages: tuple[str, ...]) -> tuple[nn.Module, tuple[int, ...]]:
+def _resnet(cfg: ResNetConfig, stages: tuple[str, ...]) -> tuple[ResNet, tuple[int, ...]]:
+    deformed = () if cfg.deform is None else cfg.deform.stages
+    deform = None if cfg.deform is None else Deform(cfg.deform.modulated, cfg.deform.groups)
     backbone = ResNet(
         cfg.depth,
         stages,
@@ -21,6 +27,8 @@ def _resnet(cfg: ResNetConfig, stages: tuple[str, ...]) -> tuple[nn.Module, tupl
         width_per_group=cfg.width_per_group,
         stem_channels=cfg.stem_channels,
         res2_channels=cfg.res2_channels,
+        res5_dilation=cfg.res5_dilation,
+        deform=[deform if stage in deformed else None for stage in STAGES],
     )
     return backbone, backbone.channels
 
@@ -42,5 +50,16 @@ def build_fpn(backbone: BackboneConfig, cfg: FPNConfig) -> FPN:
         fuse=cfg.fuse,
         top=cfg.top,
         top_input=cfg.top_input,
-        hold_statistics=backbone.norm != "batch",
+        norm=cfg.norm,
+        hold_statistics=backbone.norm in HELD,
     )
+
+
+def build_backbone(backbone: BackboneConfig, fpn: FPNConfig | None, levels: Collection[str]) -> FPN | ResNetStages:
+    """The pyramid, or without one (`fpn` None) the stages named by `levels` themselves."""
+    if fpn is not None:
+        return build_fpn(backbone, fpn)
+    if not isinstance(backbone, ResNetConfig):
+        raise ConfigError("model.fpn", None, f"needs backbone.kind=resnet, not {backbone.kind}")
+    resnet, _ = _resnet(backbone, tuple(stage for stage in STAGES if stage in levels))
+    return ResNetStages(resnet, hold_statistics=backbone.norm in HELD)

@@ -1,9 +1,12 @@
 """From settings to the first and the second stage."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import nn
+
 from pipeline.detector.assembly.parts import (
+    NOTHING,
     build_anchors,
     build_box_loss,
     build_matching,
@@ -12,17 +15,31 @@ from pipeline.detector.assembly.parts import (
     build_selection,
     per_cell,
 )
+from pipeline.detector.backbones import res5_block
 from pipeline.detector.box_coding import BoxCoder
 from pipeline.detector.box_head import BoxHead, BoxPredictor, BoxROIHeads
 from pipeline.detector.branch import Branch
+from pipeline.detector.cascade import CascadeROIHeads, Stage
+from pipeline.detector.classification import ClassLoss, SigmoidLoss, SoftmaxLoss
 from pipeline.detector.mask_head import ConvMaskHead, MaskBranch
-from pipeline.detector.rpn import RPN, RPNHead
-from pipeline.detector.settings.heads import BoxROIConfig, MaskConfig, RPNConfig
+from pipeline.detector.pooler import Given
+from pipeline.detector.res5_heads import Res5ROIHeads
+from pipeline.detector.rpn import RPN, Matching, RPNHead
+from pipeline.detector.settings.backbones import ResNetConfig
+from pipeline.detector.settings.heads import (
+    BoxHeadConfig,
+    BoxROIConfig,
+    MaskConfig,
+    RPNConfig,
+    SigmoidConfig,
+    SoftmaxConfig,
+)
 from pipeline.detector.settings.parts import AnchorConfig
 
 
-def build_rpn(cfg: RPNConfig, anchor_cfg: AnchorConfig, channels: int) -> RPN:
-    anchors = build_anchors(anchor_cfg, cfg.levels)
+def build_rpn(cfg: RPNConfig, anchor_cfg: AnchorConfig, channels: int, known: Mapping[str, int] = NOTHING) -> RPN:
+    """`known` are strides of levels whose names do not tell them."""
+    anchors = build_anchors(anchor_cfg, cfg.levels, known)
     return RPN(
         RPNHead(channels, per_cell(anchors), cfg.convs),
         anchors,
@@ -36,36 +53,98 @@ def build_rpn(cfg: RPNConfig, anchor_cfg: AnchorConfig, channels: int) -> RPN:
         keep_test=(cfg.test.before_nms, cfg.test.after_nms),
         nms_threshold=cfg.nms,
         min_size=cfg.min_size,
+        boundary=cfg.boundary,
     )
 
 
-def build_box_heads(cfg: BoxROIConfig, channels: int, classes: int) -> BoxROIHeads:
-    pool, head = cfg.pooler, cfg.head
-    box_head = BoxHead(channels, pool.size, head.convs, head.conv_channels, head.fcs, head.fc_channels)
-    return BoxROIHeads(
-        build_pooler(pool, cfg.levels),
-        box_head,
-        BoxPredictor(box_head.width, classes, cfg.class_agnostic),
-        classes=classes,
-        levels=cfg.levels,
-        matching=build_matching(cfg.match),
-        sampler=build_sampler(cfg.sample),
-        append_truths=cfg.append_truths,
-        coder=BoxCoder(cfg.box_weights),
-        box_loss=build_box_loss(cfg.box_loss),
-        selection=build_selection(cfg.select),
-        branches=build_branches(cfg, channels, classes),
+def build_box_heads(cfg: BoxROIConfig, channels: int, classes: int, known: Mapping[str, int] = NOTHING) -> BoxROIHeads:
+    """Fully connected heads over a region, one or a cascade of them."""
+    if not isinstance(cfg.head, BoxHeadConfig):
+        raise TypeError("a res5 head is built by build_res5_heads")
+    head, class_loss = cfg.head, CLASS_LOSSES[cfg.class_loss.kind](cfg.class_loss, classes)
+    heads: list[nn.Module] = []
+    predictors: list[nn.Module] = []
+    for _ in range(1 + len(cfg.cascade)):
+        box_head = BoxHead(channels, cfg.pooler.size, head.convs, head.conv_channels, head.fcs, head.fc_channels, head.norm)
+        heads.append(box_head)
+        predictors.append(BoxPredictor(box_head.width, classes, cfg.class_agnostic, class_loss.prior))
+    pooler, rules = build_pooler(cfg.pooler, cfg.levels, known), _rules(cfg, classes, class_loss)
+    branches = build_branches(cfg, channels, classes, known)
+    if not cfg.cascade:
+        return BoxROIHeads(pooler, heads[0], predictors[0], branches=branches, **rules)
+    stages = [Stage(Matching((stage.iou,), (0, 1), low_quality=False), BoxCoder(stage.box_weights)) for stage in cfg.cascade]
+    return CascadeROIHeads(pooler, nn.ModuleList(heads), nn.ModuleList(predictors), branches=branches, stages=stages, **rules)
+
+
+def build_res5_heads(cfg: BoxROIConfig, backbone: ResNetConfig, classes: int, known: Mapping[str, int]) -> BoxROIHeads:
+    """The backbone's fifth stage as the box head (C4)."""
+    res5, channels = res5_block(
+        norm=backbone.norm,
+        stride_in_1x1=backbone.stride_in_1x1,
+        groups=backbone.groups,
+        width_per_group=backbone.width_per_group,
+        res2_channels=backbone.res2_channels,
+    )
+    class_loss = CLASS_LOSSES[cfg.class_loss.kind](cfg.class_loss, classes)
+    return Res5ROIHeads(
+        build_pooler(cfg.pooler, cfg.levels, known),
+        nn.Identity(),
+        BoxPredictor(channels, classes, cfg.class_agnostic, class_loss.prior),
+        branches=build_branches(cfg, channels, classes, known),
+        res5=res5,
+        **_rules(cfg, classes, class_loss),
     )
 
 
-def build_branches(cfg: BoxROIConfig, channels: int, classes: int) -> list[Branch]:
+def _rules(cfg: BoxROIConfig, classes: int, class_loss: ClassLoss) -> dict[str, Any]:
+    """What every kind of second stage is told."""
+    return {
+        "classes": classes,
+        "levels": cfg.levels,
+        "matching": build_matching(cfg.match),
+        "sampler": build_sampler(cfg.sample),
+        "append_truths": cfg.append_truths,
+        "coder": BoxCoder(cfg.box_weights),
+        "class_loss": class_loss,
+        "box_loss": build_box_loss(cfg.box_loss),
+        "selection": build_selection(cfg.select),
+        "train_on_predicted": cfg.train_on_predicted,
+    }
+
+
+def _softmax(cfg: SoftmaxConfig, classes: int) -> ClassLoss:
+    return SoftmaxLoss()
+
+
+def _sigmoid(cfg: SigmoidConfig, classes: int) -> ClassLoss:
+    federated = cfg.federated
+    return SigmoidLoss(classes) if federated is None else SigmoidLoss(classes, federated.classes, federated.power)
+
+
+CLASS_LOSSES: dict[str, Callable[[Any, int], ClassLoss]] = {"softmax": _softmax, "sigmoid": _sigmoid}
+
+
+def build_branches(cfg: BoxROIConfig, channels: int, classes: int, known: Mapping[str, int] = NOTHING) -> list[Branch]:
     """The heads beside the box head, in the order in which their losses are added."""
-    return [] if cfg.mask is None else [MASK_BRANCHES[cfg.mask.kind](cfg.mask, cfg.levels, channels, classes)]
+    if cfg.mask is None:
+        return []
+    if cfg.mask.kind == "conv":
+        return [_conv_masks(cfg.mask, cfg.levels, channels, classes, known, cfg.pooler.size)]
+    return [MASK_BRANCHES[cfg.mask.kind](cfg.mask, cfg.levels, channels, classes)]
 
 
-def _conv_masks(cfg: MaskConfig, levels: tuple[str, ...], channels: int, classes: int) -> Branch:
+def _conv_masks(
+    cfg: MaskConfig,
+    levels: tuple[str, ...],
+    channels: int,
+    classes: int,
+    known: Mapping[str, int] = NOTHING,
+    box_cells: int = 0,
+) -> Branch:
+    # Without a pooler of their own masks take what res5 makes of the box head's cells: half as many a side, rounded up.
+    pooler = Given((box_cells + 1) // 2) if cfg.pooler is None else build_pooler(cfg.pooler, levels, known)
     masks = 1 if cfg.class_agnostic else classes
-    return MaskBranch(ConvMaskHead(build_pooler(cfg.pooler, levels), channels, cfg.convs, cfg.channels, masks))
+    return MaskBranch(ConvMaskHead(pooler, channels, cfg.convs, cfg.channels, masks, cfg.norm))
 
 
 MASK_BRANCHES: dict[str, Callable[[Any, tuple[str, ...], int, int], Branch]] = {"conv": _conv_masks}

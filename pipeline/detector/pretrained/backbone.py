@@ -32,15 +32,20 @@ def load_pretrained(model: Detector, cfg: ModelConfig) -> LoadReport | None:
     wanted = cfg.backbone.weights
     if wanted is None:
         return None
+    bottom_up: nn.Module = getattr(model.backbone, "bottom_up", model.backbone)
     if wanted in SOURCES:
-        return SOURCES[wanted](model.backbone.bottom_up)
+        return SOURCES[wanted](bottom_up)
     path = Path(wanted)
     if not path.suffix:
         known = ", ".join(sorted(SOURCES))
         rule = f"is neither a file nor a known source. Choices: {known}, or the path of a .safetensors or .pth file"
         raise ConfigError("model.backbone.weights", wanted, rule)
     state = read_state(path)
-    load_weights(model.backbone.bottom_up, state, path)
+    res5 = getattr(getattr(model, "roi_heads", None), "res5", None)
+    if res5 is not None:  # C4: the fifth stage of the file is the second stage's
+        own = {name.removeprefix("res5."): state.pop(name) for name in list(state) if name.startswith("res5.")}
+        load_weights(res5, own, path)
+    load_weights(bottom_up, state, path)
     return LoadReport(wanted, len(state), ())
 
 

@@ -1,9 +1,12 @@
 """Settings of the first and the second stage. No torch."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+import pydantic
 
 from pipeline.detector.settings.parts import (
     BoxLossConfig,
+    HeadNorm,
     Level,
     MatchConfig,
     PoolerConfig,
@@ -35,16 +38,70 @@ class RPNConfig:
     """IoU above which the lower of two proposals of a level goes."""
     min_size: float
     """Proposals must be wider and higher than this many pixels."""
+    boundary: float | None
+    """Anchors that reach further than so many pixels outside their picture are ignored in training; null takes all."""
 
 
 @schema
 class BoxHeadConfig:
     """Convolutions, then fully connected layers over a region's features."""
 
+    kind: Literal["fc"]
     convs: int
     conv_channels: int
     fcs: int
     fc_channels: int
+    norm: HeadNorm
+    """After the convolutions."""
+
+
+@schema
+class Res5HeadConfig:
+    """The backbone's fifth stage over a region's res4 features, then their mean (C4): shaped like the backbone's other stages."""
+
+    kind: Literal["res5"]
+
+
+@schema
+class SoftmaxConfig:
+    """One class or background per region."""
+
+    kind: Literal["softmax"]
+
+
+@schema
+class FederatedConfig:
+    """Loss over the classes of a step's regions and drawn others (Zhou et al. 2021), where labels are not exhaustive."""
+
+    classes: int
+    """Classes that count in a step."""
+    power: float
+    """Of a class's frequency: its weight in the draw."""
+
+    def __post_init__(self) -> None:
+        require(self.classes > 0, "roi.class_loss.federated.classes", self.classes, "must be above 0")
+        require(self.power >= 0, "roi.class_loss.federated.power", self.power, "must be 0 or more")
+
+
+@schema
+class SigmoidConfig:
+    """Each class on its own: for many classes (LVIS)."""
+
+    kind: Literal["sigmoid"]
+    federated: FederatedConfig | None
+    """Null counts every class."""
+
+
+@schema
+class CascadeStageConfig:
+    """A further stage of Cascade R-CNN (Cai and Vasconcelos 2018): it starts from the boxes of the stage before."""
+
+    iou: float
+    """From this IoU with a truth on a box is positive."""
+    box_weights: tuple[float, float, float, float]
+
+    def __post_init__(self) -> None:
+        require(0 < self.iou <= 1, "roi.cascade.iou", self.iou, "must be in (0, 1]")
 
 
 @schema
@@ -52,9 +109,11 @@ class MaskConfig:
     """Mask branch of the second stage (He et al. 2017): 3x3 convolutions, upsampled twice, one mask per class."""
 
     kind: Literal["conv"]
-    pooler: PoolerConfig
-    """Its own ROIAlign; masks have twice its cells a side."""
+    pooler: PoolerConfig | None
+    """Its own pooler; masks have twice its cells a side. Null takes the features of the box head, which must be res5."""
     convs: int
+    norm: HeadNorm
+    """After the convolutions."""
     channels: int
     """Of the convolutions and of the upsampled features."""
     class_agnostic: bool
@@ -75,7 +134,12 @@ class BoxROIConfig:
     append_truths: bool
     """Truths join the proposals in training, after them."""
     pooler: PoolerConfig
-    head: BoxHeadConfig
+    head: Annotated[BoxHeadConfig | Res5HeadConfig, pydantic.Field(discriminator="kind")]
+    class_loss: Annotated[SoftmaxConfig | SigmoidConfig, pydantic.Field(discriminator="kind")]
+    cascade: tuple[CascadeStageConfig, ...]
+    """Stages after the first; empty for one stage. Each has a head and a predictor of its own."""
+    train_on_predicted: bool
+    """The heads beside the box head learn from the boxes that the box head makes of the drawn regions, not from these."""
     class_agnostic: bool
     """One box per region for all classes, or one per class."""
     box_weights: tuple[float, float, float, float]
@@ -83,3 +147,17 @@ class BoxROIConfig:
     select: SelectConfig
     mask: MaskConfig | None
     """Also a mask per detection (Mask R-CNN); null for boxes alone."""
+
+    def __post_init__(self) -> None:
+        alone = not self.cascade or self.class_agnostic
+        require(alone, "roi.class_agnostic", self.class_agnostic, "must be true in a cascade: a stage's boxes have no class yet")
+        res5 = self.head.kind == "res5"
+        require(not (res5 and self.cascade), "roi.cascade", self.cascade, "must be empty with roi.head.kind=res5")
+        if self.mask is not None:
+            rule = "must be null with roi.head.kind=res5, whose features masks share, and not null with another head"
+            require((self.mask.pooler is None) == res5, "roi.mask.pooler", self.mask.pooler, rule)
+        if self.cascade:
+            thresholds = self.match.thresholds
+            require(
+                len(thresholds) == 1, "roi.match.thresholds", thresholds, "must be one IoU in a cascade: that of its first stage"
+            )
