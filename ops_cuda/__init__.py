@@ -8,6 +8,7 @@ from typing import Any
 
 from ops_cuda.box_iou import aligned_box_iou, box_iou
 from ops_cuda.match_boxes import match_boxes, match_ious
+from ops_cuda.merge_panoptic import merge_panoptic
 from ops_cuda.nms import nms
 from ops_cuda.nms import onnx_translation as _nms_translation
 from ops_cuda.rasterise_polygons import rasterise_polygons
@@ -22,6 +23,7 @@ __all__ = [
     "box_iou",
     "match_boxes",
     "match_ious",
+    "merge_panoptic",
     "nms",
     "onnx_translations",
     "pyramid_level",
