@@ -164,7 +164,9 @@ def _merge_panoptic_cpu(
     for n, (real, (height, width)) in enumerate(zip(count.tolist(), sizes.tolist(), strict=True)):
         own = np.ascontiguousarray(semantic_np[n, :height, :width])
         if own.size and not 0 <= own.min() <= own.max() < classes:
-            raise ValueError(f"the semantic map of image {n} holds classes {own.min()}..{own.max()}; it must hold 0..{classes - 1}")
+            raise ValueError(
+                f"the semantic map of image {n} holds classes {own.min()}..{own.max()}; it must hold 0..{classes - 1}"
+            )
         picture = np.zeros((height, width), np.int32)
         segments[n] = _merge_image(
             masks_np[n], boxes_np[n], scores_np[n], real, own, classes, overlap, stuff_area, score, picture, owner_np[n]

@@ -43,7 +43,9 @@ def build_detector(cfg: ModelConfig, num_classes: int, semantic_classes: int = 0
         return _semantic_fpn(cfg, semantic_classes)
     if num_classes < 1:
         raise ConfigError("num_classes", num_classes, "must be at least 1: the dataset has no class")
-    return _panoptic_fpn(cfg, num_classes, semantic_classes) if cfg.kind == "panoptic_fpn" else DETECTORS[cfg.kind](cfg, num_classes)
+    return (
+        _panoptic_fpn(cfg, num_classes, semantic_classes) if cfg.kind == "panoptic_fpn" else DETECTORS[cfg.kind](cfg, num_classes)
+    )
 
 
 def _faster_rcnn(cfg: FasterRCNNConfig, classes: int) -> Detector:

@@ -60,7 +60,9 @@ def reference(given: dict[str, Any], n: int, combine: Combine) -> tuple[np.ndarr
 
 
 def run(given: dict[str, Any], combine: Combine) -> tuple[Tensor, Tensor, Tensor]:
-    tensors = [torch.from_numpy(np.ascontiguousarray(given[name])) for name in ("masks", "boxes", "scores", "count", "semantic", "sizes")]
+    tensors = [
+        torch.from_numpy(np.ascontiguousarray(given[name])) for name in ("masks", "boxes", "scores", "count", "semantic", "sizes")
+    ]
     return merge_panoptic(*tensors, CLASSES, combine.overlap, combine.stuff_area, combine.score)
 
 
@@ -123,6 +125,9 @@ def test_fake_shapes_equal_the_real_ones() -> None:
     given, combine = case(1), Combine(0.5, 0, 0.5)
     real = run(given, combine)
     with FakeTensorMode() as mode:
-        tensors = [mode.from_tensor(torch.from_numpy(np.ascontiguousarray(given[n]))) for n in ("masks", "boxes", "scores", "count", "semantic", "sizes")]
+        tensors = [
+            mode.from_tensor(torch.from_numpy(np.ascontiguousarray(given[n])))
+            for n in ("masks", "boxes", "scores", "count", "semantic", "sizes")
+        ]
         fake = merge_panoptic(*tensors, CLASSES, combine.overlap, combine.stuff_area, combine.score)
     assert [(f.shape, f.dtype) for f in fake] == [(r.shape, r.dtype) for r in real]

@@ -59,7 +59,9 @@ def inputs(kit: Kit, divisor: int) -> tuple[Images, Targets]:
     for n, (own_boxes, own_labels) in enumerate(truths):
         boxes[n, : len(own_boxes)], labels[n, : len(own_labels)] = own_boxes, own_labels
     polygons = outlines(kit, len(truths), most) if "gt/0/poly_xy" in kit.arrays.files else None
-    targets = Targets(torch.from_numpy(boxes), torch.from_numpy(labels), polygons, semantic_NHW=maps(kit, len(truths), height, width))
+    targets = Targets(
+        torch.from_numpy(boxes), torch.from_numpy(labels), polygons, semantic_NHW=maps(kit, len(truths), height, width)
+    )
     return Images(torch.from_numpy(pixels), torch.from_numpy(sizes)), targets
 
 

@@ -32,7 +32,10 @@ def stride(case: Case) -> int:
 
 def sizes(case: Case) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Per picture its size inside the network's input, and the one asked for."""
-    return [(tuple(a), tuple(b)) for a, b in zip(case.images.sizes_N2.tolist(), case.kit.arrays["inputs/out_hw"].tolist(), strict=True)]
+    return [
+        (tuple(a), tuple(b))
+        for a, b in zip(case.images.sizes_N2.tolist(), case.kit.arrays["inputs/out_hw"].tolist(), strict=True)
+    ]
 
 
 def test_semantic_maps(case: Case) -> None:
