@@ -5,8 +5,8 @@ at the pixel's centre and zero outside its grid, is at least one half) and takes
 when more than `overlap` of it is taken already. Then every class but 0, which stands for all things, takes the free pixels of
 its own when they are at least `stuff_area`. Segments are numbered from 1 in that order.
 Limits: D + C below 2**31; a mask without a pixel makes no segment. No picture-sized mask is kept: one detection at a time.
-Source: panoptic segmentation (Kirillov et al. 2019), Panoptic FPN (Kirillov et al. 2019). No gradient; outside the ONNX graph, where
-`pipeline.predict.panoptic` is the numpy form.
+Source: panoptic segmentation (Kirillov et al. 2019), Panoptic FPN (Kirillov et al. 2019). No gradient. Outside the ONNX graph,
+where `pipeline.predict.panoptic` is the numpy form.
 CUDA: until the kernel exists, tensors go through the host (a synchronisation).
 """
 

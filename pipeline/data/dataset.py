@@ -159,17 +159,17 @@ def write_dataset(out: Path, dataset: Dataset, copy_images: bool = True) -> None
             digest.update(f"{file_name} {content}\n".encode())
         if split.maps is not None:
             known = split.annotations.ids_A.tolist()
-            for line in write_maps(out, name, split.images, split.maps, panoptic_categories(dataset.info), known):
+            for line in write_maps(out, name, split.images, split.maps, known):
                 digest.update(f"{line}\n".encode())
         counts[name] = {"images": len(split.images), "annotations": len(split.annotations), "missing": missing}
     info = replace(dataset.info, counts=counts, tasks=tasks_of(list(splits.values())), digest=digest.hexdigest())
     _write_info(out / "dataset.json", info)
 
 
-def panoptic_categories(info: DatasetInfo) -> list[dict[str, Any]]:
+def panoptic_categories(things: Sequence[Category], stuff: Sequence[Category]) -> list[dict[str, Any]]:
     """Things and stuff as COCO's panoptic format lists them."""
-    things = [category.as_json() | {"isthing": 1} for category in info.categories]
-    return things + [category.as_json() | {"isthing": 0} for category in info.stuff]
+    listed = [category.as_json() | {"isthing": 1} for category in things]
+    return listed + [category.as_json() | {"isthing": 0} for category in stuff]
 
 
 def written_digest(folder: Path) -> str:
@@ -242,7 +242,8 @@ def parse_categories(records: object, place: object) -> tuple[Category, ...]:
 def _read_split(folder: Path, name: str, info: DatasetInfo) -> Split:
     split = read_split(folder / f"{name}.json", name, [category.id for category in info.categories], folder / "images")
     if "semantic" in info.tasks or "panoptic" in info.tasks:
-        split.maps = read_maps(folder, name, split.images, len(info.semantic), "panoptic" in info.tasks)
+        panoptic, things_and_stuff = "panoptic" in info.tasks, panoptic_categories(info.categories, info.stuff)
+        split.maps = read_maps(folder, name, split.images, info.semantic, panoptic, things_and_stuff)
     return split
 
 

@@ -1,8 +1,8 @@
 """Semantic and panoptic maps of a split: PNG files below `semantic/` and `panoptic/`, and the panoptic segments as columns.
 
 On disk: `semantic/<picture>.png` has a class per pixel (dataset.json's `semantic` lists their names, 255 = ignored),
-`panoptic/<picture>.png` a segment number per pixel (0 = none), and `panoptic_<split>.json` says in COCO's panoptic format what each
-segment is; a segment of a labelled object names it by `annotation_id`. Other tools read both as they are.
+`panoptic/<picture>.png` a segment number per pixel (0 = none), and `panoptic_<split>.json` says in COCO's panoptic format what
+each segment is; a segment of a labelled object names it by `annotation_id`. Other tools read both as they are.
 """
 
 from collections.abc import Collection, Iterable
@@ -78,11 +78,13 @@ class SplitMaps:
     """Per image row: file name below the folders."""
     semantic: Path | None
     """Folder of the semantic maps; None without any."""
-    classes: int
-    """Number of semantic classes."""
+    class_names: tuple[str, ...]
+    """Of the semantic classes."""
     panoptic: Path | None
     segments: Segments | None
     """Of the panoptic maps; None without any."""
+    categories: list[dict[str, Any]]
+    """Things and stuff of the panoptic maps, as COCO lists them: id, name, isthing."""
 
     def take_images(self, rows: Rows) -> "SplitMaps":
         """The maps of the images `rows`, in that order."""
@@ -102,9 +104,11 @@ class SplitMaps:
         assert self.semantic is not None
         path = self.semantic / self.names[row]
         classes_HW = decode_classes(path)
-        wrong = np.setdiff1d(np.unique(classes_HW), [*range(self.classes), IGNORED])
+        wrong = np.setdiff1d(np.unique(classes_HW), [*range(len(self.class_names)), IGNORED])
         if len(wrong):
-            raise DataError(path, f"holds class {wrong[0]}; there are {self.classes}, from 0, and {IGNORED} for ignored pixels")
+            raise DataError(
+                path, f"holds class {wrong[0]}; there are {len(self.class_names)}, from 0, and {IGNORED} for ignored pixels"
+            )
         return classes_HW
 
     def segments_of(self, row: int) -> NDArray[np.int32]:
@@ -118,15 +122,18 @@ def map_name(file_name: str) -> str:
     return str(PurePosixPath(file_name).with_suffix(".png"))
 
 
-def read_maps(folder: Path, split: str, images: ImageTable, classes: int, panoptic: bool) -> SplitMaps:
+def read_maps(
+    folder: Path, split: str, images: ImageTable, class_names: tuple[str, ...], panoptic: bool, categories: list[dict[str, Any]]
+) -> SplitMaps:
     """The maps of a dataset on disk; files are not opened but for the list of segments."""
     segments = read_segments(folder / f"panoptic_{split}.json", images) if panoptic else None
     return SplitMaps(
         names=[map_name(name) for name in images.file_names],
-        semantic=folder / "semantic" if classes else None,
-        classes=classes,
+        semantic=folder / "semantic" if class_names else None,
+        class_names=class_names,
         panoptic=folder / "panoptic" if panoptic else None,
         segments=segments,
+        categories=categories,
     )
 
 
@@ -166,9 +173,7 @@ def read_segments(path: Path, images: ImageTable) -> Segments:
         raise DataError(path, f"has segments of image {error}, which the split does not list") from error
 
 
-def write_maps(
-    out: Path, split: str, images: ImageTable, maps: SplitMaps, categories: list[dict[str, Any]], known: Collection[int]
-) -> list[str]:
+def write_maps(out: Path, split: str, images: ImageTable, maps: SplitMaps, known: Collection[int]) -> list[str]:
     """Write the split's maps into the dataset folder `out`; lines for its digest.
 
     A segment of a label that is gone (an `annotation_id` not in `known`) goes too: its pixels belong to no segment, and teach no
@@ -190,7 +195,7 @@ def write_maps(
             numbers = segments.number_S[own][gone_S[own]].tolist()
         lines += _place_maps(out, maps, row, name, numbers)
     if kept.segments is not None:
-        content = coco_panoptic(images, names, kept.segments, categories)
+        content = coco_panoptic(images, names, kept.segments, maps.categories)
         data = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
         write_atomically(out / f"panoptic_{split}.json", data)
         lines.append(f"panoptic_{split}.json {digest_bytes(data)}")

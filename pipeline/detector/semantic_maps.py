@@ -1,4 +1,4 @@
-"""Maps of classes and segments in the pictures' own frame: outside the ONNX graph. `pipeline.predict.panoptic` is the numpy form."""
+"""Maps of classes and segments in the pictures' own frame: outside the ONNX graph; `pipeline.predict.panoptic` in torch."""
 
 import torch
 from torch import Tensor

@@ -2,7 +2,7 @@
 `pipeline.detector.semantic_maps` and of the op `merge_panoptic`."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,20 +13,18 @@ ROWS = 128
 """Rows of a picture whose classes are compared at a time: the logits of a whole picture can take gigabytes."""
 
 
-class Combine(Protocol):
-    """How things and stuff are merged; the model's CombineConfig and deploy.json's have these fields."""
+@dataclass(frozen=True, slots=True)
+class Merging:
+    """How things and stuff become one map."""
 
-    @property
-    def overlap(self) -> float:
-        """A detection is left out when more than this share of it is taken."""
-
-    @property
-    def stuff_area(self) -> float:
-        """Least pixels of a stuff segment."""
-
-    @property
-    def score(self) -> float:
-        """Least score of a thing."""
+    overlap: float
+    """A detection is left out when more than this share of it is taken."""
+    stuff_area: float
+    """Least pixels of a stuff segment."""
+    score: float
+    """Least score of a thing."""
+    stuff_ids: tuple[int, ...]
+    """Category of semantic class 1, 2, ...; class 0 stands for things."""
 
 
 class Segment(NamedTuple):
@@ -78,7 +76,7 @@ def merged(
     scores_D: NDArray[np.floating],
     labels_D: NDArray[np.int64],
     semantic_HW: NDArray[np.uint8],
-    combine: Combine,
+    rule: Merging,
 ) -> Segments:
     """The picture's segments: things by falling score where they are free, then stuff (class 0 of `semantic` stands for things).
 
@@ -87,18 +85,18 @@ def merged(
     ids_HW = np.zeros(semantic_HW.shape, np.int32)
     listed: list[Segment] = []
     for mask_MM, box_4, score, label in zip(masks_DMM, boxes_D4, scores_D.tolist(), labels_D.tolist(), strict=True):
-        if score < combine.score:
+        if score < rule.score:
             break
         mask_HW = paste_mask(mask_MM, box_4, *semantic_HW.shape)
         free_HW = mask_HW & (ids_HW == 0)
         area = int(mask_HW.sum())
-        if area == 0 or (area - int(free_HW.sum())) / area > combine.overlap:
+        if area == 0 or (area - int(free_HW.sum())) / area > rule.overlap:
             continue
         listed.append(Segment(True, label, score))
         ids_HW[free_HW] = len(listed)
     free_HW = ids_HW == 0
     pixels_C = np.bincount(semantic_HW[free_HW], minlength=1)
-    for number in (np.flatnonzero(pixels_C[1:] >= max(1.0, combine.stuff_area)) + 1).tolist():
+    for number in (np.flatnonzero(pixels_C[1:] >= max(1.0, rule.stuff_area)) + 1).tolist():
         listed.append(Segment(False, number, 1.0))
         ids_HW[free_HW & (semantic_HW == number)] = len(listed)
     return Segments(ids_HW, listed)

@@ -1,4 +1,4 @@
-"""Semantic and panoptic maps: exact in the generated dataset, whole on disk whatever is dropped, and moved with their pictures."""
+"""Semantic and panoptic maps: exact in the generated dataset, whole on disk whatever is dropped, moved with their pictures."""
 
 import json
 import shutil

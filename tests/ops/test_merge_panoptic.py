@@ -1,6 +1,5 @@
 """Panoptic merging against a plain reference of whole masks, and its numpy form in predict against both."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,17 +9,14 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from ops_cuda import merge_panoptic
-from pipeline.predict.panoptic import merged
+from pipeline.predict.panoptic import Merging, merged
 from pipeline.predict.postprocess import paste_mask
 
 CLASSES = 4
 
 
-@dataclass
-class Combine:
-    overlap: float
-    stuff_area: float
-    score: float
+def rule(overlap: float, stuff_area: float, score: float) -> Merging:
+    return Merging(overlap, stuff_area, score, tuple(range(11, 10 + CLASSES)))
 
 
 def case(seed: int, images: int = 2, detections: int = 8, side: int = 40) -> dict[str, Any]:
@@ -37,7 +33,7 @@ def case(seed: int, images: int = 2, detections: int = 8, side: int = 40) -> dic
     }
 
 
-def reference(given: dict[str, Any], n: int, combine: Combine) -> tuple[np.ndarray, list[int]]:
+def reference(given: dict[str, Any], n: int, combine: Merging) -> tuple[np.ndarray, list[int]]:
     """Whole masks as sets of pixels, straight from the method's description."""
     height, width = given["sizes"][n]
     ids, owners, total = np.zeros((height, width), int), [], len(given["masks"][n])
@@ -59,7 +55,7 @@ def reference(given: dict[str, Any], n: int, combine: Combine) -> tuple[np.ndarr
     return ids, owners
 
 
-def run(given: dict[str, Any], combine: Combine) -> tuple[Tensor, Tensor, Tensor]:
+def run(given: dict[str, Any], combine: Merging) -> tuple[Tensor, Tensor, Tensor]:
     tensors = [
         torch.from_numpy(np.ascontiguousarray(given[name])) for name in ("masks", "boxes", "scores", "count", "semantic", "sizes")
     ]
@@ -68,7 +64,7 @@ def run(given: dict[str, Any], combine: Combine) -> tuple[Tensor, Tensor, Tensor
 
 @pytest.mark.parametrize("seed", range(20))
 def test_equals_the_plain_reference_and_its_numpy_form(seed: int) -> None:
-    combine = [Combine(0.5, 30, 0.3), Combine(0.0, 0, 0.0), Combine(1.0, 200, 0.7)][seed % 3]
+    combine = [rule(0.5, 30, 0.3), rule(0.0, 0, 0.0), rule(1.0, 200, 0.7)][seed % 3]
     given = case(seed)
     ids, owners, counts = run(given, combine)
     for n, (height, width) in enumerate(given["sizes"]):
@@ -99,17 +95,17 @@ def test_overlap_and_area_at_their_limits() -> None:
         "semantic": np.ones((1, 10, 10), np.int64),
         "sizes": np.array([[10, 10]]),
     }
-    ids, owners, counts = run(given, Combine(0.5, 52, 0.5))
+    ids, owners, counts = run(given, rule(0.5, 52, 0.5))
     assert ids[0, :8, :4].unique().tolist() == [1] and ids[0, :8, 4:6].unique().tolist() == [2]
     assert owners[0, : int(counts[0])].tolist() == [0, 1, 2 + 1]
-    assert run(given, Combine(0.5, 53, 0.5))[1][0, :3].tolist() == [0, 1, -1]
-    assert run(given, Combine(0.49, 0, 0.5))[1][0, :3].tolist() == [0, 3, -1]
-    assert run(given, Combine(0.5, 0, 0.85))[1][0, :3].tolist() == [0, 3, -1]
+    assert run(given, rule(0.5, 53, 0.5))[1][0, :3].tolist() == [0, 1, -1]
+    assert run(given, rule(0.49, 0, 0.5))[1][0, :3].tolist() == [0, 3, -1]
+    assert run(given, rule(0.5, 0, 0.85))[1][0, :3].tolist() == [0, 3, -1]
 
 
 def test_nothing_found_leaves_stuff() -> None:
     given = case(3, images=1, detections=0) | {"count": np.array([0])}
-    ids, owners, counts = run(given, Combine(0.5, 0, 0.5))
+    ids, owners, counts = run(given, rule(0.5, 0, 0.5))
     assert counts.tolist() == [3] and owners.shape == (1, CLASSES)
     assert ((ids[0].numpy() > 0) == (given["semantic"][0] > 0)).all()
 
@@ -117,12 +113,12 @@ def test_nothing_found_leaves_stuff() -> None:
 def test_a_class_beyond_the_count_is_refused() -> None:
     given = case(0)
     given["semantic"] = given["semantic"] + CLASSES
-    with pytest.raises(ValueError, match="must hold 0..3"):
-        run(given, Combine(0.5, 0, 0.5))
+    with pytest.raises(ValueError, match=r"must hold 0\.\.3"):
+        run(given, rule(0.5, 0, 0.5))
 
 
 def test_fake_shapes_equal_the_real_ones() -> None:
-    given, combine = case(1), Combine(0.5, 0, 0.5)
+    given, combine = case(1), rule(0.5, 0, 0.5)
     real = run(given, combine)
     with FakeTensorMode() as mode:
         tensors = [

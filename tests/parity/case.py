@@ -15,7 +15,11 @@ from pipeline.detector.weights import load_weights
 from pipeline.structures import Detections, Images, Panoptic, Polygons, Result, Targets
 from tests.parity.kit import Kit
 
-CLASSES = {"RetinaNet": "MODEL.RETINANET.NUM_CLASSES", "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES", "PanopticFPN": "MODEL.ROI_HEADS.NUM_CLASSES"}
+CLASSES = {
+    "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
+    "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
+    "PanopticFPN": "MODEL.ROI_HEADS.NUM_CLASSES",
+}
 SEMANTIC_CLASSES = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
 
 

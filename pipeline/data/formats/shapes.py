@@ -4,7 +4,7 @@ Conventions: later shapes cover earlier ones. A polygon is the shape's full outl
 box is tight around that. Keypoints are corners, named in the shape's own upright frame (it turns less than half its symmetry,
 so the names stay unambiguous), in COCO's convention: pixel index = continuous coordinate - 0.5; visibility 2 seen, 1 covered by a
 later shape, 0 (with x = y = 0) outside the picture. Colours and textures say nothing about the class of a shape; form does.
-Semantic and panoptic maps hold what is seen: shapes (a pixel belongs to the last one that covers half of it), and grounds by texture.
+Semantic and panoptic maps hold what is seen: shapes (a pixel belongs to the last one that covers half of it), grounds by texture.
 Pixels use no transcendental function, so that another CPU gives the same bytes.
 """
 
@@ -64,15 +64,15 @@ FORMS = (
 
 
 def draw_shapes(cfg: ShapesDataset, seed: int, folder: Path) -> Dataset:
-    """Draw the pictures into `folder`, their maps beside it, and return their labels. The same settings and seed give the same bytes: every picture has
-    a generator of its own, keyed by seed, split and number."""
+    """Draw the pictures into `folder`, their maps beside it, and return their labels. The same settings and seed give the same
+    bytes: every picture has a generator of its own, keyed by seed, split and number."""
     folder.mkdir(parents=True, exist_ok=True)
     categories = tuple(form.category(number) for number, form in enumerate(FORMS, 1))
     splits = {}
     for key, (name, count) in enumerate((("train", cfg.train), ("val", cfg.val))):
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
-        maps = MapWriter(folder.parent, len(FORMS))
+        maps = MapWriter(folder.parent, categories)
         for number in range(count):
             random = np.random.Generator(np.random.PCG64([seed % 2**63, key, number]))
             scene = draw_scene(cfg, random)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.dataset import Category
+from pipeline.data.dataset import Category, panoptic_categories
 from pipeline.data.maps import THINGS, Segments, SplitMaps, map_name
 from pipeline.predict.map_files import encode_classes, encode_segments
 
@@ -27,8 +27,8 @@ class MapWriter:
     """Writes the maps of a split's pictures, one after the other, below `folder`."""
 
     folder: Path
-    things: int
-    """Number of classes of objects."""
+    things: tuple[Category, ...]
+    """Classes of objects."""
     rows: list[tuple[int, int, int, int, bool, int, list[int]]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
 
@@ -43,10 +43,11 @@ class MapWriter:
         """The next picture: the texture of the ground at each pixel, and for each shape in drawing order the share of each pixel
         that it covers, its category and the id of its label."""
         ids_HW, classes_HW = visible(ground_HW, covers)
+        stuff = stuff_categories(len(self.things))
         image, self.names = len(self.names), [*self.names, map_name(file_name)]
         owners = dict(zip(range(1, len(covers) + 1), zip(categories, annotations, strict=True), strict=True))
         grounds = (np.unique(classes_HW[classes_HW > 0]) - 1).tolist()
-        owners |= {len(covers) + 1 + place: (self.things + 1 + number, 0) for place, number in enumerate(grounds)}
+        owners |= {len(covers) + 1 + place: (stuff[number].id, 0) for place, number in enumerate(grounds)}
         for place, number in enumerate(grounds):
             ids_HW[classes_HW == number + 1] = len(covers) + 1 + place
         for number in np.unique(ids_HW).tolist():
@@ -60,7 +61,9 @@ class MapWriter:
 
     def maps(self) -> SplitMaps:
         """Of all pictures added."""
-        return SplitMaps(self.names, self.folder / "semantic", len(SEMANTIC), self.folder / "panoptic", Segments.of(self.rows))
+        listed = panoptic_categories(self.things, stuff_categories(len(self.things)))
+        folders = self.folder / "semantic", self.folder / "panoptic"
+        return SplitMaps(self.names, folders[0], SEMANTIC, folders[1], Segments.of(self.rows), listed)
 
 
 def visible(ground_HW: NDArray[np.uint8], covers: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:

@@ -8,7 +8,7 @@ from pipeline.schema import schema
 
 @schema
 class SemanticConfig:
-    """Semantic branch of Panoptic FPN (Kirillov et al. 2019): pyramid levels brought to one stride, added, one logit per class."""
+    """Semantic branch of Panoptic FPN (Kirillov et al. 2019): levels brought to one stride, added, one logit per class."""
 
     levels: tuple[Level, ...]
     """Pyramid levels that are added up."""
