@@ -10,6 +10,7 @@ from ops_cuda.box_iou import aligned_box_iou, box_iou
 from ops_cuda.deform_conv2d import deform_conv2d
 from ops_cuda.deform_conv2d import onnx_translation as _deform_conv2d_translation
 from ops_cuda.match_boxes import match_boxes, match_ious
+from ops_cuda.merge_panoptic import merge_panoptic
 from ops_cuda.nms import nms
 from ops_cuda.nms import onnx_translation as _nms_translation
 from ops_cuda.rasterise_polygons import rasterise_polygons
@@ -27,6 +28,7 @@ __all__ = [
     "deform_conv2d",
     "match_boxes",
     "match_ious",
+    "merge_panoptic",
     "nms",
     "onnx_translations",
     "pyramid_level",

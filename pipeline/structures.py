@@ -51,6 +51,8 @@ class Targets(_Batch):
     """int64 class 0..K-1; -1 marks padding. Padded truths match nothing."""
     polygons: Polygons | None = None
     """Outlines, where the model learns masks."""
+    semantic_NHW: Tensor | None = None
+    """uint8 class of each pixel where the model learns semantic maps; 255 in the padding and where nothing is to be learnt."""
 
 
 @dataclass(slots=True)
@@ -85,5 +87,50 @@ class Detections(_Batch):
         return {name: value for name, value in extra.items() if value is not None}
 
 
-Result = Detections
+@dataclass(slots=True)
+class SemanticMaps(_Batch):
+    """A class for every pixel, as logits at a coarser stride, padding included."""
+
+    logits_NChw: Tensor
+    """float32, one channel per semantic class."""
+    finite_N: Tensor
+    """bool: False where the network gave a non-finite value for the image."""
+
+    def named(self) -> dict[str, Tensor]:
+        """The results that leave the network, by the names of an exported file's outputs."""
+        return {"semantic": self.logits_NChw}
+
+
+@dataclass(slots=True)
+class Panoptic(_Batch):
+    """Things and stuff of a batch, not merged yet."""
+
+    detections: Detections
+    semantic: SemanticMaps
+
+    @property
+    def finite_N(self) -> Tensor:
+        """bool: False where either branch gave a non-finite value for the image."""
+        return self.detections.finite_N & self.semantic.finite_N
+
+    def named(self) -> dict[str, Tensor]:
+        """The results that leave the network, by the names of an exported file's outputs, in their order."""
+        return self.detections.named() | self.semantic.named()
+
+
+@dataclass(slots=True)
+class SegmentMaps(_Batch):
+    """Panoptic segments in the pictures' own pixels; S slots per image, of which `count` are real."""
+
+    ids_NHW: Tensor
+    """int32 number of each pixel's segment, from 1; 0 where there is none."""
+    thing_NS: Tensor
+    """bool: segment s + 1 is a thing."""
+    labels_NS: Tensor
+    """int64 class of a thing 0..K-1, or semantic class of stuff; -1 is padding."""
+    count_N: Tensor
+    """int64."""
+
+
+Result = Detections | SemanticMaps | Panoptic
 """What a detector gives: a type of its own for each kind of result, each with `named()`, `finite_N` and `to()`."""

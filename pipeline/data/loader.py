@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader
 from pipeline.data.annotations import PolygonPool
 from pipeline.data.augment import Augmentation
 from pipeline.data.dataset import Split
+from pipeline.data.maps import IGNORED
 from pipeline.data.sampler import StepSampler
 from pipeline.data.truths import Truths
-from pipeline.errors import UserError
+from pipeline.errors import DataError, UserError
 from pipeline.predict.preprocess import read_image, stack
 from pipeline.process import die_with_parent
 from pipeline.structures import Images, Polygons, Targets
@@ -62,7 +63,12 @@ class TrainingPictures(torch.utils.data.Dataset[Sample | UserError]):
     def _sample(self, row: int, position: int) -> Sample:
         image = Image.fromarray(read_image(self.split.path(row)))
         seed = int(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])
-        pixels_HW3, truths = self.augmentation(image, Truths.read(self.split, row, self.tasks), seed)
+        read = Truths.read(self.split, row, self.tasks)
+        if read.semantic_HW is not None and read.semantic_HW.shape != (image.height, image.width):
+            height, width = read.semantic_HW.shape
+            wrong = f"is {image.height} x {image.width} pixels, its semantic map {height} x {width}"
+            raise DataError(self.split.path(row), wrong, "was the picture resized? bring back either of them")
+        pixels_HW3, truths = self.augmentation(image, read, seed)
         ordered = pixels_HW3 if self.channels == "rgb" else pixels_HW3[..., ::-1]
         return Sample(np.ascontiguousarray(ordered.transpose(2, 0, 1)), truths, self.split.images.file_names[row])
 
@@ -86,17 +92,30 @@ def collate(given: list[Sample | UserError], divisor: int) -> Batch | UserError:
             return error
     pixels_N3HW, sizes_N2 = stack([(sample.pixels_3HW, sample.pixels_3HW.shape[1:]) for sample in samples], divisor)
     images = Images(torch.from_numpy(pixels_N3HW), torch.from_numpy(sizes_N2))
-    return Batch(images, padded([sample.truths for sample in samples]), [sample.name for sample in samples])
+    height, width = pixels_N3HW.shape[2:]
+    return Batch(images, padded([sample.truths for sample in samples], height, width), [sample.name for sample in samples])
 
 
-def padded(truths: Sequence[Truths]) -> Targets:
-    """The truths of a batch's pictures, padded to the largest number of objects among them (at least 1)."""
+def padded(truths: Sequence[Truths], height: int, width: int) -> Targets:
+    """The truths of a batch's pictures, padded to the largest number of objects among them (at least 1), maps to the batch's
+    `height` and `width`."""
     most = max(1, *map(len, truths))
     return Targets(
         boxes_NG4=torch.from_numpy(filled([one.boxes_G4 for one in truths], most, 0)),
         labels_NG=torch.from_numpy(filled([one.labels_G for one in truths], most, -1)),
         polygons=pooled([one.polygons for one in truths if one.polygons is not None], most),
+        semantic_NHW=mapped([one.semantic_HW for one in truths if one.semantic_HW is not None], height, width),
     )
+
+
+def mapped(maps: Sequence[np.ndarray], height: int, width: int) -> torch.Tensor | None:
+    """The semantic maps of a batch's pictures as uint8 [N, height, width], ignored in the padding; None without maps."""
+    if not maps:
+        return None
+    batch = np.full((len(maps), height, width), IGNORED, np.uint8)
+    for index, own_HW in enumerate(maps):
+        batch[index, : own_HW.shape[0], : own_HW.shape[1]] = own_HW
+    return torch.from_numpy(batch)
 
 
 def filled(rows: Sequence[np.ndarray], most: int, fill: float) -> np.ndarray:

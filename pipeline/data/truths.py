@@ -1,10 +1,11 @@
-"""What a picture's labels teach, and how it moves with the picture: all geometry of labels in one place. numpy only."""
+"""What a picture's labels teach, and how it moves with the picture: all geometry of labels in one place. No torch."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline.data.annotations import PolygonPool, Rows
 from pipeline.data.dataset import Split
@@ -24,6 +25,8 @@ class Truths:
     labels_G: NDArray[np.int64]
     polygons: PolygonPool | None = None
     """Outlines. A crop moves them without clipping: masks are rasterised within boxes."""
+    semantic_HW: NDArray[np.uint8] | None = None
+    """Class of each pixel; 255 teaches nothing. Of the whole picture, whatever objects are taken."""
 
     @classmethod
     def read(cls, split: Split, row: int, tasks: Collection[Task]) -> "Truths":
@@ -34,6 +37,7 @@ class Truths:
             boxes_G4=annotations.boxes_A4[rows][learn_A].astype(np.float32).reshape(-1, 4),
             labels_G=annotations.label_A[rows][learn_A],
             polygons=outlines(split, rows).take(learn_A) if "segm" in tasks else None,
+            semantic_HW=split.maps.classes_of(row) if "semantic" in tasks and split.maps is not None else None,
         )
 
     def __len__(self) -> int:
@@ -49,12 +53,13 @@ class Truths:
         )
 
     def moved(self, scale: tuple[float, float], shift: tuple[float, float]) -> "Truths":
-        """x and y scaled by positive factors, then shifted by pixels."""
+        """x and y scaled by positive factors, then shifted by pixels. A map is scaled with the whole picture, not shifted."""
         four = np.array([*scale, *scale], np.float32), np.array([*shift, *shift], np.float32)
         return replace(
             self,
             boxes_G4=self.boxes_G4 * four[0] + four[1],
             polygons=_moved(self.polygons, scale, shift),
+            semantic_HW=None if self.semantic_HW is None else _resized(self.semantic_HW, scale),
         )
 
     def flipped(self, width: float) -> "Truths":
@@ -64,6 +69,7 @@ class Truths:
             self,
             boxes_G4=np.stack([np.float32(width) - x2, y1, np.float32(width) - x1, y2], axis=1),
             polygons=_moved(self.polygons, (-1, 1), (width, 0)),
+            semantic_HW=None if self.semantic_HW is None else self.semantic_HW[:, ::-1],
         )
 
     def cropped(self, left: int, top: int, width: int, height: int) -> "Truths":
@@ -72,11 +78,20 @@ class Truths:
         boxes_G4 = np.clip(moved.boxes_G4, 0, np.array([width, height, width, height], np.float32))
         side_G2 = boxes_G4[:, 2:] - boxes_G4[:, :2]
         keep_G = (side_G2 >= LEAST_SIDE).all(axis=1) & (_area(boxes_G4) >= LEAST_SHARE * _area(self.boxes_G4))
-        return replace(moved, boxes_G4=boxes_G4).take(keep_G)
+        window_HW = None if self.semantic_HW is None else self.semantic_HW[top : top + height, left : left + width]
+        return replace(moved, boxes_G4=boxes_G4, semantic_HW=window_HW).take(keep_G)
 
 
 def _moved(polygons: PolygonPool | None, scale: tuple[float, float], shift: tuple[float, float]) -> PolygonPool | None:
     return None if polygons is None else replace(polygons, points_P2=polygons.points_P2 * scale + shift)
+
+
+def _resized(map_HW: NDArray[np.uint8], scale: tuple[float, float]) -> NDArray[np.uint8]:
+    """The nearest pixel's value, as Pillow's nearest filter takes it (the reference's for maps)."""
+    if scale == (1, 1):
+        return map_HW
+    width, height = round(map_HW.shape[1] * scale[0]), round(map_HW.shape[0] * scale[1])
+    return np.asarray(Image.fromarray(np.ascontiguousarray(map_HW)).resize((width, height), Image.Resampling.NEAREST))
 
 
 def _area(boxes_G4: NDArray[np.float32]) -> NDArray[np.float32]:

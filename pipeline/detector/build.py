@@ -13,27 +13,45 @@ from pipeline.detector.assembly.parts import (
     build_selection,
     per_cell,
 )
+from pipeline.detector.assembly.semantic import build_semantic_head
 from pipeline.detector.backbones import ResNetStages
 from pipeline.detector.box_coding import BoxCoder
 from pipeline.detector.box_head import BoxROIHeads
-from pipeline.detector.config import FasterRCNNConfig, FastRCNNConfig, ModelConfig, ProposalNetworkConfig, RetinaNetConfig
+from pipeline.detector.config import (
+    FasterRCNNConfig,
+    FastRCNNConfig,
+    ModelConfig,
+    PanopticFPNConfig,
+    ProposalNetworkConfig,
+    RetinaNetConfig,
+    SemanticFPNConfig,
+)
 from pipeline.detector.detector import Detector
 from pipeline.detector.fast_rcnn import FastRCNN, GivenProposals
 from pipeline.detector.faster_rcnn import FasterRCNN, ProposalNetwork
 from pipeline.detector.fpn import FPN
+from pipeline.detector.panoptic_fpn import PanopticFPN, SemanticFPN
 from pipeline.detector.retinanet import RetinaHead, RetinaNet
 from pipeline.detector.settings.backbones import ResNetConfig
 from pipeline.errors import ConfigError
 
 
-def build_detector(cfg: ModelConfig, num_classes: int) -> Detector:
+def build_detector(cfg: ModelConfig, num_classes: int, semantic_classes: int = 0) -> Detector:
     """A detector with random weights (from torch's global generator: seed it first), in training mode.
 
-    Pretrained weights are `weights.load_pretrained`'s business. ConfigError when the settings do not fit together.
+    `num_classes` are those of objects, `semantic_classes` those of semantic maps. Pretrained weights are
+    `weights.load_pretrained`'s business. ConfigError when the settings do not fit together.
     """
+    if "semantic" in cfg.tasks and not 2 <= semantic_classes <= 255:
+        rule = "must be 2 to 255: the dataset has too few or too many classes of ground, or no semantic maps"
+        raise ConfigError("semantic_classes", semantic_classes, rule)
+    if cfg.kind == "semantic_fpn":
+        return _semantic_fpn(cfg, semantic_classes)
     if num_classes < 1:
         raise ConfigError("num_classes", num_classes, "must be at least 1: the dataset has no class")
-    return DETECTORS[cfg.kind](cfg, num_classes)
+    return (
+        _panoptic_fpn(cfg, num_classes, semantic_classes) if cfg.kind == "panoptic_fpn" else DETECTORS[cfg.kind](cfg, num_classes)
+    )
 
 
 def _faster_rcnn(cfg: FasterRCNNConfig, classes: int) -> Detector:
@@ -87,6 +105,22 @@ def _retinanet(cfg: RetinaNetConfig, classes: int) -> Detector:
         box_loss=build_box_loss(cfg.box_loss),
         candidates=cfg.candidates,
         selection=build_selection(cfg.select),
+    )
+
+
+def _semantic_fpn(cfg: SemanticFPNConfig, semantic_classes: int) -> Detector:
+    head = build_semantic_head(cfg.semantic, cfg.fpn.channels, semantic_classes)
+    return SemanticFPN(build_pixels(cfg.input), build_fpn(cfg.backbone, cfg.fpn), head)
+
+
+def _panoptic_fpn(cfg: PanopticFPNConfig, classes: int, semantic_classes: int) -> Detector:
+    return PanopticFPN(
+        build_pixels(cfg.input),
+        build_fpn(cfg.backbone, cfg.fpn),
+        build_rpn(cfg.rpn, cfg.anchors, cfg.fpn.channels),
+        build_box_heads(cfg.roi, cfg.fpn.channels, classes),
+        build_semantic_head(cfg.semantic, cfg.fpn.channels, semantic_classes),
+        cfg.instance_weight,
     )
 
 

@@ -7,14 +7,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.predict.map_files import encode_classes, encode_segments
+from pipeline.predict.panoptic import Merging, merged, semantic_map
 from pipeline.predict.postprocess import RawDetections, Rle, encode_mask, paste_mask, to_picture
+
+OF_PICTURES = ("count", "semantic")
+"""Raw results with one entry per picture; all others have one per detection."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentMap:
+    """The panoptic map of a picture."""
+
+    png: bytes
+    """Segment numbers, from 1."""
+    category_ids: tuple[int, ...]
+    """Category of segment 1, 2, ..."""
 
 
 @dataclass(slots=True)
 class Predictions:
     """Detections over pictures, one row each (D in all), picture by picture in falling score order.
 
-    Every field is an array or a list with a row per detection; those with a default are None where the detector has no such head.
+    Every field is an array or a list with a row per detection, or a dict by image id; those with a default are None where the
+    detector has no such head.
     """
 
     image_ids_D: NDArray[np.int64]
@@ -24,6 +40,10 @@ class Predictions:
     category_ids_D: NDArray[np.int64]
     masks_D: list[Rle] | None = None
     """Masks of the stored pictures as run lengths; None where the detector finds boxes alone."""
+    semantic: dict[int, bytes] | None = None
+    """By image id: PNG of the picture's semantic classes. Encoded, as all of a split's maps would not fit."""
+    panoptic: dict[int, SegmentMap] | None = None
+    """By image id."""
 
     def __len__(self) -> int:
         return len(self.scores_D)
@@ -33,7 +53,7 @@ class Predictions:
         return self.take(np.flatnonzero(self.image_ids_D == image_id))
 
     def take(self, rows: NDArray[Any]) -> "Predictions":
-        """The rows at these places (or where a boolean mask is True), in that order."""
+        """The rows at these places (or where a boolean mask is True), in that order, and the maps of all pictures."""
         places = np.arange(len(self))[rows]
         return Predictions(**{f.name: _rows(getattr(self, f.name), places) for f in fields(self)})
 
@@ -59,8 +79,11 @@ class Predictions:
 
 def picture_of(raw: RawDetections, place: int) -> dict[str, NDArray[Any]]:
     """One picture's share of a batch, its padded detections dropped."""
-    count = int(raw["count"][place])
-    return {name: values[place] if name == "count" else values[place, :count] for name, values in raw.items()}  # type: ignore[index]
+    count = int(raw["count"][place]) if "count" in raw else 0
+    return {
+        name: values[place] if name in OF_PICTURES else values[place, :count]  # type: ignore[index]
+        for name, values in raw.items()
+    }
 
 
 def found_in(
@@ -69,11 +92,17 @@ def found_in(
     categories: NDArray[np.int64],
     size: tuple[int, int],
     out_size: tuple[int, int],
+    stride: int = 0,
+    merging: Merging | None = None,
 ) -> Predictions:
-    """One picture's detections in its own frame; class `k` becomes category `categories[k]`.
+    """One picture's results in its own frame; class `k` becomes category `categories[k]`.
 
-    `size` is (height, width) of the picture inside the network's input, `out_size` its own.
+    `size` is (height, width) of the picture inside the network's input, `out_size` its own, `stride` that of semantic logits;
+    `merging` says how panoptic maps are made, where there are any.
     """
+    maps = maps_in(raw, image_id, categories, size, out_size, stride, merging)
+    if "boxes" not in raw:
+        return Predictions(np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), **maps)
     boxes_D4, kept_D = to_picture(raw["boxes"], size, out_size)
     masks_D: list[Rle] | None = None
     if "masks" in raw:  # encoded picture by picture: all of a split's bitmaps would not fit
@@ -85,12 +114,36 @@ def found_in(
         scores_D=raw["scores"][kept_D].astype(np.float64),
         category_ids_D=categories[raw["labels"][kept_D]],
         masks_D=masks_D,
+        **maps,
     )
 
 
+def maps_in(
+    raw: dict[str, NDArray[Any]],
+    image_id: int,
+    categories: NDArray[np.int64],
+    size: tuple[int, int],
+    out_size: tuple[int, int],
+    stride: int,
+    merging: Merging | None,
+) -> dict[str, Any]:
+    """The columns of Predictions that hold maps of one picture."""
+    if "semantic" not in raw:
+        return {}
+    classes_HW = semantic_map(raw["semantic"], stride, size, out_size)
+    maps: dict[str, Any] = {"semantic": {image_id: encode_classes(classes_HW)}}
+    if merging is not None:
+        boxes_D4, kept_D = to_picture(raw["boxes"], size, out_size)
+        scores_D, labels_D = raw["scores"][kept_D], raw["labels"][kept_D]
+        found = merged(raw["masks"][kept_D], boxes_D4, scores_D, labels_D, classes_HW, merging)
+        owners = [int(categories[one.label]) if one.thing else merging.stuff_ids[one.label - 1] for one in found.listed]
+        maps["panoptic"] = {image_id: SegmentMap(encode_segments(found.ids_HW), tuple(owners))}
+    return maps
+
+
 def _rows(values: Any, places: NDArray[np.int64]) -> Any:
-    if values is None:
-        return None
+    if values is None or isinstance(values, dict):
+        return values
     return values[places] if isinstance(values, np.ndarray) else [values[place] for place in places.tolist()]
 
 
@@ -98,4 +151,6 @@ def _joined(values: Sequence[Any]) -> Any:
     """The column of all parts; None when a part has none."""
     if any(value is None for value in values):
         return None
+    if isinstance(values[0], dict):
+        return {key: value for part in values for key, value in part.items()}
     return np.concatenate(values) if isinstance(values[0], np.ndarray) else [row for part in values for row in part]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.data.dataset import Dataset, Split
 from pipeline.errors import DataError, UserError
 from pipeline.evaluation.found import Predictions, found_in, picture_of
+from pipeline.predict.panoptic import Merging
 from pipeline.predict.postprocess import RawDetections
 from pipeline.predict.preprocess import Input, Pixels, prepare, read_image, stack
 from pipeline.progress import Progress
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from pipeline.detector.config import ModelConfig
     from pipeline.detector.weights import Loaded
 
 READERS = 2
@@ -69,12 +71,13 @@ def predict_split(
     label_to_category: Sequence[int],
     progress: Callable[[int, int], None] | None = None,
     rows: Sequence[int] | None = None,
+    merging: Merging | None = None,
 ) -> Predictions:
     """Detections of every picture of `split` (or of its `rows`), in the order of the split.
 
     Pictures are prepared as everywhere, batched `batch` at a time in the split's order, so equal inputs give equal bytes; class
-    `k` becomes category `label_to_category[k]`. `progress(done, total)` is told after each batch. DataError names a picture
-    that cannot be read.
+    `k` becomes category `label_to_category[k]`. `progress(done, total)` is told after each batch; `merging` says how
+    panoptic maps are made, where there are any. DataError names a picture that cannot be read.
     """
     chosen = list(range(len(split.images.ids_I))) if rows is None else list(rows)
     categories = np.asarray(label_to_category, np.int64)
@@ -83,10 +86,12 @@ def predict_split(
     for batch_rows, images in _batches(split, chosen, batch):
         pixels_N3HW, sizes_N2 = stack([prepare(image, input) for image in images], divisor)
         raw = backend(pixels_N3HW, sizes_N2)
+        stride = pixels_N3HW.shape[2] // raw["semantic"].shape[2] if "semantic" in raw else 0
         for place, (row, image) in enumerate(zip(batch_rows, images, strict=True)):
             size = (int(sizes_N2[place, 0]), int(sizes_N2[place, 1]))
             own = picture_of(raw, place)
-            parts.append(found_in(own, int(split.images.ids_I[row]), categories, size, (image.shape[0], image.shape[1])))
+            image_id, out_size = int(split.images.ids_I[row]), (image.shape[0], image.shape[1])
+            parts.append(found_in(own, image_id, categories, size, out_size, stride, merging))
         done += len(images)
         if progress is not None:
             progress(done, len(chosen))
@@ -96,10 +101,25 @@ def predict_split(
 def predict_with(backend: Backend, detector: "Loaded", split: Split, batch: int, what: str) -> Predictions:
     """Detections of a saved detector's backend over `split`, with progress under the name `what`."""
     ids = [category["id"] for category in detector.categories]
+    merging = merging_of(detector.cfg, [category["id"] for category in detector.stuff])
     with Progress(what, len(split.images)) as progress:
         return predict_split(
-            backend, split, detector.cfg.input, detector.model.divisor, batch, ids, lambda done, _: progress.show(done, "")
+            backend,
+            split,
+            detector.cfg.input,
+            detector.model.divisor,
+            batch,
+            ids,
+            lambda done, _: progress.show(done, ""),
+            merging=merging,
         )
+
+
+def merging_of(cfg: "ModelConfig", stuff_ids: Sequence[int]) -> Merging | None:
+    """How the detector's panoptic maps are made; None where it makes none."""
+    if cfg.kind != "panoptic_fpn":
+        return None
+    return Merging(cfg.combine.overlap, cfg.combine.stuff_area, cfg.combine.score, tuple(stuff_ids))
 
 
 def require_classes(detector: "Loaded", dataset: Dataset, place: Path) -> None:
@@ -108,6 +128,9 @@ def require_classes(detector: "Loaded", dataset: Dataset, place: Path) -> None:
         return
     learnt = [f"{category['name']} ({category['id']})" for category in detector.categories]
     asked = [f"{category.name} ({category.id})" for category in dataset.info.categories]
+    if "semantic" in detector.cfg.tasks:
+        learnt += [f"ground {name}" for name in detector.semantic]
+        asked += [f"ground {name}" for name in dataset.info.semantic]
     if learnt != asked:
         wrong = f"its classes are not the detector's\n  dataset:  {', '.join(asked)}\n  detector: {', '.join(learnt)}"
         raise DataError(place, wrong, "train on this dataset first: python -m pipeline train")

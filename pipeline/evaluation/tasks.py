@@ -7,7 +7,9 @@ from pipeline.errors import UserError
 from pipeline.evaluation.coco import Engine, measure
 from pipeline.evaluation.found import Predictions
 from pipeline.evaluation.metrics import Metrics
+from pipeline.evaluation.panoptic import measure_panoptic
 from pipeline.evaluation.proposals import measure_proposals
+from pipeline.evaluation.semantic import measure_semantic
 from pipeline.evaluation.truth import Truth
 from pipeline.tasks import TITLE, Task
 
@@ -17,6 +19,8 @@ MEASURES: dict[Task, Measure] = {
     "bbox": partial(measure, task="bbox"),
     "segm": partial(measure, task="segm"),
     "proposals": measure_proposals,
+    "semantic": measure_semantic,
+    "panoptic": measure_panoptic,
 }
 
 

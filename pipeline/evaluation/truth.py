@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from pipeline.data.annotations import ImageTable
 from pipeline.data.dataset import Split
+from pipeline.data.maps import SplitMaps
 from pipeline.data.masks import require_masks, run_lengths
 from pipeline.errors import DataError
 from pipeline.predict.postprocess import Rle
@@ -65,6 +67,10 @@ class Truth:
     """What is measured; the fields below hold what the tasks need."""
     masks_A: list[Rle] | None = None
     """Masks of the stored pictures; None where none are measured."""
+    images: ImageTable | None = None
+    """The pictures, where maps are measured."""
+    maps: SplitMaps | None = None
+    """Semantic and panoptic maps, where they are measured: read picture by picture."""
 
     @classmethod
     def of(cls, split: Split, categories: Sequence[CategoryLike], tasks: Collection[Task] = BOXES) -> "Truth":
@@ -99,6 +105,8 @@ class Truth:
             names=tuple(category.name for category in found),
             tasks=tuple(tasks),
             masks_A=_masks(split, rows) if "segm" in tasks else None,
+            images=split.images if "semantic" in tasks else None,
+            maps=split.maps if "semantic" in tasks else None,
         )
 
 

@@ -19,6 +19,8 @@ class RawDetections(TypedDict):
     """[N]."""
     masks: NotRequired[NDArray[np.float32]]
     """[N, D, M, M] probabilities in the frames of the boxes, where the detector finds masks."""
+    semantic: NotRequired[NDArray[np.float32]]
+    """[N, C, h, w] logits of the semantic classes at a coarser stride, where the detector finds them."""
 
 
 class Rle(TypedDict):

@@ -16,6 +16,7 @@ from pipeline.deploy.selection import Choice, HeldPictures, choose, most_in_floa
 from pipeline.deploy.sensitivity import Bench, Sensitivities
 from pipeline.detector.settings.parts import InputConfig
 from pipeline.detector.weights import load_detector
+from pipeline.evaluation.inference import merging_of
 from pipeline.files import staged, write_json
 from pipeline.predict.preprocess import prepare, read_image, stack
 from pipeline.progress import Progress
@@ -50,7 +51,8 @@ def run(cfg: QuantizeStage) -> None:
             sensitivities = bench.layers(everything, lambda done: progress.show(done, ""))
         held = train.take_images(list(pictures.held))
         tasks = detector.cfg.tasks
-        judge = HeldPictures(held, dataset.info.categories, detector.cfg.input, detector.model.divisor, work, tasks)
+        merging = merging_of(detector.cfg, [category["id"] for category in detector.stuff])
+        judge = HeldPictures(held, dataset.info.categories, detector.cfg.input, detector.model.divisor, work, tasks, merging)
         most = most_in_float(everything, cfg.quantize.share_least)
         choice = choose(
             sensitivities.worst_first(), most, cfg.quantize.held_loss, lambda kept: judge.losses(graph, ranges, planned(kept))

@@ -16,7 +16,7 @@ from pipeline.detector.build import build_detector
 from pipeline.detector.pretrained.backbone import load_pretrained
 from pipeline.detector.weights import save_detector, save_training
 from pipeline.errors import DataError
-from pipeline.evaluation.inference import TorchBackend, predict_split
+from pipeline.evaluation.inference import TorchBackend, merging_of, predict_split
 from pipeline.evaluation.tasks import evaluate_all
 from pipeline.evaluation.truth import Truth, found_categories
 from pipeline.files import locked, staged, write_json
@@ -57,7 +57,7 @@ def fit(cfg: TrainStage, work: Path, ranks: Ranks, show: Callable[[int, Mapping[
         require_labels(dataset, name, cfg.model.tasks, cfg.layout.validated)
     pictures = training_pictures(dataset.split("train"), cfg)
     found = found_categories(dataset.info.categories, cfg.model.tasks)
-    model = build_detector(cfg.model, num_classes=len(found))
+    model = build_detector(cfg.model, num_classes=len(found), semantic_classes=len(dataset.info.semantic))
     loaded = load_pretrained(model, cfg.model)
     if ranks.first:
         print(f"train: {len(dataset.classes)} classes; backbone weights: {loaded.source if loaded else 'random'}", flush=True)
@@ -79,7 +79,9 @@ def fit(cfg: TrainStage, work: Path, ranks: Ranks, show: Callable[[int, Mapping[
     best = train(model, batches, cfg.train, device, cfg.seed, log, validate, ranks, checkpoints)
     if ranks.first:
         with staged(cfg.layout.detector) as out:
-            save_detector(out, best, cfg.model, [{"id": category.id, "name": category.name} for category in found])
+            stuff = [{"id": category.id, "name": category.name} for category in dataset.info.stuff]
+            categories = [{"id": category.id, "name": category.name} for category in found]
+            save_detector(out, best, cfg.model, categories, dataset.info.semantic, stuff)  # type: ignore[arg-type]
             save_training(out, asdict(cfg.train), cfg.seed, dataset.info.digest)
         metrics = {name: value for name, value in final.items() if is_reproducible(name)}
         write_json(cfg.layout.reports("train") / "metrics.json", metrics)
@@ -101,7 +103,9 @@ def validation(model: nn.Module, step: int, dataset: Dataset, cfg: TrainStage) -
     backend = TorchBackend(model, cfg.compute.device)
     ids = [category.id for category in found_categories(dataset.info.categories, cfg.model.tasks)]
     split = dataset.split("val")
-    predictions = predict_split(backend, split, cfg.model.input, model.divisor, cfg.train.batch, ids)  # type: ignore[arg-type]
+    merging = merging_of(cfg.model, [category.id for category in dataset.info.stuff])
+    divisor: int = model.divisor  # type: ignore[assignment]
+    predictions = predict_split(backend, split, cfg.model.input, divisor, cfg.train.batch, ids, merging=merging)
     truth = Truth.of(split, dataset.info.categories, cfg.model.tasks)
     return {
         f"val/{task}/{name}": metrics.numbers[f"{task}/{name}"]

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from pipeline.detector.build import build_detector
@@ -11,10 +12,15 @@ from pipeline.detector.config import ModelConfig
 from pipeline.detector.detector import Detector
 from pipeline.detector.losses import Losses
 from pipeline.detector.weights import load_weights
-from pipeline.structures import Images, Polygons, Result, Targets
+from pipeline.structures import Detections, Images, Panoptic, Polygons, Result, Targets
 from tests.parity.kit import Kit
 
-CLASSES = {"RetinaNet": "MODEL.RETINANET.NUM_CLASSES", "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES"}
+CLASSES = {
+    "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
+    "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
+    "PanopticFPN": "MODEL.ROI_HEADS.NUM_CLASSES",
+}
+SEMANTIC_CLASSES = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
 
 
 @dataclass
@@ -27,10 +33,19 @@ class Case:
     features: dict[str, torch.Tensor]
     found: Result
 
+    @property
+    def detections(self) -> Detections:
+        """The found boxes; skips the test where the architecture finds none."""
+        if isinstance(self.found, Detections):
+            return self.found
+        if isinstance(self.found, Panoptic):
+            return self.found.detections
+        pytest.skip(f"{self.kit.name} finds no boxes")
+
 
 def build(kit: Kit, cfg: ModelConfig, options: dict[str, Any]) -> Detector:
     classes = options.get(CLASSES.get(options["MODEL.META_ARCHITECTURE"], ""), 1)
-    model = build_detector(cfg, classes)
+    model = build_detector(cfg, classes, options.get(SEMANTIC_CLASSES, 0))
     load_weights(model, {name: torch.from_numpy(value) for name, value in kit.weights()}, kit.name)
     return model
 
@@ -48,7 +63,9 @@ def inputs(kit: Kit, divisor: int) -> tuple[Images, Targets]:
     for n, (own_boxes, own_labels) in enumerate(truths):
         boxes[n, : len(own_boxes)], labels[n, : len(own_labels)] = own_boxes, own_labels
     polygons = outlines(kit, len(truths), most) if "gt/0/poly_xy" in kit.arrays.files else None
-    targets = Targets(torch.from_numpy(boxes), torch.from_numpy(labels), polygons)
+    targets = Targets(
+        torch.from_numpy(boxes), torch.from_numpy(labels), polygons, semantic_NHW=maps(kit, len(truths), height, width)
+    )
     return Images(torch.from_numpy(pixels), torch.from_numpy(sizes), proposals(kit, len(truths))), targets
 
 
@@ -62,6 +79,17 @@ def proposals(kit: Kit, pictures: int) -> torch.Tensor | None:
         boxes.append(torch.from_numpy(kit.arrays[f"gt/{i}/prop_boxes"][order].astype(np.float32)))
     most = max(map(len, boxes)) + 1
     return torch.stack([torch.nn.functional.pad(own, (0, 0, 0, most - len(own))) for own in boxes])
+
+
+def maps(kit: Kit, pictures: int, height: int, width: int) -> torch.Tensor | None:
+    """The kit's semantic maps, 255 in the padding."""
+    if "gt/0/sem_seg" not in kit.arrays.files:
+        return None
+    padded = np.full((pictures, height, width), 255, np.uint8)
+    for n in range(pictures):
+        own = kit.arrays[f"gt/{n}/sem_seg"]
+        padded[n, : own.shape[0], : own.shape[1]] = own
+    return torch.from_numpy(padded)
 
 
 def outlines(kit: Kit, pictures: int, most: int) -> Polygons:
@@ -95,8 +123,7 @@ def compare_losses(kit: Kit, mode: str, losses: Losses) -> None:
 
 def in_index_order(cfg: ModelConfig) -> ModelConfig:
     """The same settings with sampling by index, as the kit's training runs drew."""
-    if cfg.kind in ("faster_rcnn", "rpn"):
-        cfg = replace(cfg, rpn=replace(cfg.rpn, sample=replace(cfg.rpn.sample, order="first")))
-    if cfg.kind in ("faster_rcnn", "fast_rcnn"):
-        cfg = replace(cfg, roi=replace(cfg.roi, sample=replace(cfg.roi.sample, order="first")))
+    for stage in ("rpn", "roi"):
+        if (part := getattr(cfg, stage, None)) is not None:
+            cfg = replace(cfg, **{stage: replace(part, sample=replace(part.sample, order="first"))})
     return cfg

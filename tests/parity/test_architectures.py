@@ -55,7 +55,7 @@ def test_proposals(case: Case) -> None:
 
 @pytest.mark.parametrize("stage", ["infer", "final"])
 def test_detections(case: Case, stage: str) -> None:
-    found = case.found
+    found = case.detections
     if stage == "final":
         found = postprocess(found, case.images.sizes_N2, torch.from_numpy(case.kit.arrays["inputs/out_hw"]))
     assert found.finite_N.all()

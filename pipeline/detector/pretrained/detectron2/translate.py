@@ -11,6 +11,7 @@ import pydantic
 from pipeline.detector.config import ModelConfig
 from pipeline.detector.pretrained.detectron2.heads import ROI_HEADS, proposal_settings, rpn_settings
 from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
+from pipeline.detector.pretrained.detectron2.semantic import panoptic_fpn, semantic_fpn
 from pipeline.detector.pretrained.detectron2.shared import HEAD_NORMS, anchor_settings, match_settings, shared_settings
 
 
@@ -86,4 +87,10 @@ def _retinanet(given: Options) -> dict[str, Any]:
     return settings
 
 
-ARCHITECTURES = {"GeneralizedRCNN": _faster_rcnn, "ProposalNetwork": _proposal_network, "RetinaNet": _retinanet}
+ARCHITECTURES = {
+    "GeneralizedRCNN": _faster_rcnn,
+    "ProposalNetwork": _proposal_network,
+    "RetinaNet": _retinanet,
+    "SemanticSegmentor": semantic_fpn,
+    "PanopticFPN": panoptic_fpn,
+}
