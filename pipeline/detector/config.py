@@ -25,6 +25,9 @@ class FasterRCNNConfig:
     """Ren et al. 2015 with FPN: proposals, then one head per region; with `roi.mask` it is Mask R-CNN (He et al. 2017)."""
 
     kind: Literal["faster_rcnn"]
+    weights: str | None
+    """Pretrained weights of the whole detector, or null: a public Detectron2 checkpoint (.pkl, .pth), a torchvision state dict, or
+    a detector of ours (.safetensors). Heads for another number of classes start anew."""
     input: InputConfig
     backbone: BackboneConfig
     fpn: FPNConfig
@@ -48,6 +51,9 @@ class ProposalNetworkConfig:
     """The region proposal network alone: class-free boxes."""
 
     kind: Literal["rpn"]
+    weights: str | None
+    """Pretrained weights of the whole detector, or null: a public Detectron2 checkpoint (.pkl, .pth), a torchvision state dict, or
+    a detector of ours (.safetensors). Heads for another number of classes start anew."""
     input: InputConfig
     backbone: BackboneConfig
     fpn: FPNConfig
@@ -81,6 +87,9 @@ class RetinaNetConfig:
     """Lin et al. 2017: one stage, focal loss."""
 
     kind: Literal["retinanet"]
+    weights: str | None
+    """Pretrained weights of the whole detector, or null: a public Detectron2 checkpoint (.pkl, .pth), a torchvision state dict, or
+    a detector of ours (.safetensors). Heads for another number of classes start anew."""
     input: InputConfig
     backbone: BackboneConfig
     fpn: FPNConfig
@@ -95,6 +104,8 @@ class RetinaNetConfig:
     box_loss: BoxLossConfig
     candidates: int
     """Best (anchor, class) pairs per level that enter NMS."""
+    clip: bool
+    """Clip boxes to the picture before NMS (torchvision) instead of after all (the reference)."""
     select: SelectConfig
 
     def __post_init__(self) -> None:

@@ -22,6 +22,9 @@ def _resnet(cfg: ResNetConfig, stages: tuple[str, ...]) -> tuple[nn.Module, tupl
         stem_channels=cfg.stem_channels,
         res2_channels=cfg.res2_channels,
     )
+    for module in backbone.modules():
+        if hasattr(module, "running_var"):
+            module.eps = cfg.norm_eps
     return backbone, backbone.channels
 
 

@@ -24,7 +24,7 @@ def build_pooler(cfg: PoolerConfig, levels: tuple[str, ...]) -> Pooler:
 
 
 def build_anchors(cfg: AnchorConfig, levels: tuple[str, ...]) -> AnchorGenerator:
-    return AnchorGenerator(cfg.sizes, cfg.ratios, strides(levels), cfg.offset)
+    return AnchorGenerator(cfg.sizes, cfg.ratios, strides(levels), cfg.offset, cfg.rounding, cfg.spacing)
 
 
 def per_cell(anchors: AnchorGenerator) -> int:
@@ -51,7 +51,7 @@ def build_box_loss(cfg: BoxLossConfig) -> BoxLoss:
 
 
 def build_selection(cfg: SelectConfig) -> Selection:
-    return Selection(cfg.score, cfg.nms, cfg.limit)
+    return Selection(cfg.score, cfg.nms, cfg.limit, cfg.min_size)
 
 
 def build_pixels(cfg: InputConfig) -> Pixels:

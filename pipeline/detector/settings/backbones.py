@@ -30,10 +30,13 @@ class ResNetConfig:
     res2_channels: int
     """Output channels of res2, doubled by each later stage: 256 with bottlenecks, 64 with basic blocks."""
     norm: Norm
+    norm_eps: float
+    """Added to a norm's variance: 1e-5, but 0 in torchvision's published COCO detectors (those not called v2)."""
     freeze_at: int
     """Freeze the first so many stages: 0 none, 1 the stem, 2 also res2, ... 5 all. Frozen stages have frozen norms."""
     weights: str | None
-    """Pretrained weights: a .safetensors or .pth file of backbone parameters by name, or null to start from random ones."""
+    """Pretrained weights of the backbone alone, or null: a file of ImageNet weights from MSRA (Caffe2), Detectron2 or torchvision,
+    or one of our own backbone's parameters by name (.pkl, .pth or .safetensors)."""
 
     def __post_init__(self) -> None:
         require(self.depth in DEPTHS, "backbone.depth", self.depth, f"is not known. Choices: {', '.join(map(str, DEPTHS))}")

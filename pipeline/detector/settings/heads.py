@@ -41,6 +41,7 @@ class RPNConfig:
 class BoxHeadConfig:
     """Convolutions, then fully connected layers over a region's features."""
 
+    kind: Literal["conv_fc"]
     convs: int
     conv_channels: int
     fcs: int

@@ -50,6 +50,7 @@ def roi_settings(given: Options) -> dict[str, Any]:
         "append_truths": given.take("MODEL.ROI_HEADS.PROPOSAL_APPEND_GT"),
         "pooler": pooler_settings(given, "MODEL.ROI_BOX_HEAD"),
         "head": {
+            "kind": "conv_fc",
             "convs": given.take("MODEL.ROI_BOX_HEAD.NUM_CONV"),
             "conv_channels": given.take("MODEL.ROI_BOX_HEAD.CONV_DIM"),
             "fcs": given.take("MODEL.ROI_BOX_HEAD.NUM_FC"),
@@ -62,6 +63,7 @@ def roi_settings(given: Options) -> dict[str, Any]:
             "score": given.take("MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
             "nms": given.take("MODEL.ROI_HEADS.NMS_THRESH_TEST"),
             "limit": given.take("TEST.DETECTIONS_PER_IMAGE"),
+            "min_size": 0.0,
         },
         "mask": mask,
     }

@@ -37,6 +37,7 @@ def shared_settings(given: Options) -> dict[str, Any]:
             "stem_channels": given.take("MODEL.RESNETS.STEM_OUT_CHANNELS"),
             "res2_channels": given.take("MODEL.RESNETS.RES2_OUT_CHANNELS"),
             "norm": given.choose("MODEL.RESNETS.NORM", NORMS),
+            "norm_eps": 1e-5,
             "freeze_at": given.take("MODEL.BACKBONE.FREEZE_AT"),
             "weights": None,
         },
@@ -51,6 +52,8 @@ def shared_settings(given: Options) -> dict[str, Any]:
             "sizes": given.take("MODEL.ANCHOR_GENERATOR.SIZES"),
             "ratios": given.take("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"),
             "offset": given.take("MODEL.ANCHOR_GENERATOR.OFFSET"),
+            "rounding": False,
+            "spacing": "stride",
         },
     }
 

@@ -34,13 +34,13 @@ def _faster_rcnn(given: Options) -> dict[str, Any]:
         raise NotBuiltError("MODEL.ROI_HEADS.NAME", heads, "is not built. Choices: StandardROIHeads")
     if proposals != "RPN":
         raise NotBuiltError("MODEL.PROPOSAL_GENERATOR.NAME", proposals, "is not built. Choices: RPN")
-    return {"kind": "faster_rcnn", **shared_settings(given), "rpn": rpn_settings(given), "roi": roi_settings(given)}
+    return {"kind": "faster_rcnn", "weights": None, **shared_settings(given), "rpn": rpn_settings(given), "roi": roi_settings(given)}
 
 
 def _proposal_network(given: Options) -> dict[str, Any]:
     given.need("MODEL.PROPOSAL_GENERATOR.NAME", "RPN")
     given.need("MODEL.MASK_ON", False)
-    settings = {"kind": "rpn", **shared_settings(given), "rpn": rpn_settings(given)}
+    settings = {"kind": "rpn", "weights": None, **shared_settings(given), "rpn": rpn_settings(given)}
     given.ignore("MODEL.ROI_", "MODEL.KEYPOINT_ON", "TEST.DETECTIONS_PER_IMAGE")
     return settings
 
@@ -48,6 +48,7 @@ def _proposal_network(given: Options) -> dict[str, Any]:
 def _retinanet(given: Options) -> dict[str, Any]:
     settings = {
         "kind": "retinanet",
+        "weights": None,
         **shared_settings(given),
         "levels": given.take("MODEL.RETINANET.IN_FEATURES"),
         "head": {"convs": given.take("MODEL.RETINANET.NUM_CONVS"), "prior": given.take("MODEL.RETINANET.PRIOR_PROB")},
@@ -61,10 +62,12 @@ def _retinanet(given: Options) -> dict[str, Any]:
             "weight": 1.0,
         },
         "candidates": given.take("MODEL.RETINANET.TOPK_CANDIDATES_TEST"),
+        "clip": False,
         "select": {
             "score": given.take("MODEL.RETINANET.SCORE_THRESH_TEST"),
             "nms": given.take("MODEL.RETINANET.NMS_THRESH_TEST"),
             "limit": given.take("TEST.DETECTIONS_PER_IMAGE"),
+            "min_size": 0.0,
         },
     }
     given.need("MODEL.RETINANET.NORM", "")
