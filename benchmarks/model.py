@@ -4,8 +4,8 @@
     python -m benchmarks.model --all                # every R50 file of conf/model/
     python -m benchmarks.model --profile            # where our step and our picture spend their time
 
-Both models have the same weights, pictures and truths, hence the same proposals and the same number of regions (printed). They take
-turns within one run, so that a busy machine slows both; medians and their ratio are printed, and nothing else is a result.
+Both models have the same weights, pictures and truths, hence the same proposals and the same number of regions (printed).
+They take turns within one run, so that a busy machine slows both; medians and their ratio are printed, nothing else is a result.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ CLASSES, SIDE, TRUTHS = 80, 320, 8
 
 def main(arguments: list[str]) -> int:
     """Measure what the command line asks for; exit code."""
-    parser = argparse.ArgumentParser("python -m benchmarks.model", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.model", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("models", nargs="*", default=["mask_rcnn_r50_fpn"], help="files of conf/model/ (%(default)s)")
     parser.add_argument("--all", action="store_true", help="every R50 file of conf/model/")
     parser.add_argument("--side", type=int, default=SIDE, help="pixels a side of the pictures (%(default)s)")
@@ -82,7 +84,7 @@ def make_pair(name: str, batch: int, side: int) -> Pair:
         peer = make_peer(kind, classes, side, cfg.backbone.depth, **peer_options(cfg))
         own = ours.state_dict()
         sizes = len(cfg.anchors.sizes[0])
-        state = {n: v for n, v in detector_from_torchvision(peer.state_dict(), sizes, classes).items()}
+        state = detector_from_torchvision(peer.state_dict(), sizes, classes)
         if kind == "retinanet" and state["backbone.top_block.p6.weight"].shape != own["backbone.top_block.p6.weight"].shape:
             state["backbone.top_block.p6.weight"] = own["backbone.top_block.p6.weight"]  # from the backbone's last stage here
         load_weights(ours, state, name, may_miss=[n for n in own if n.endswith("num_batches_tracked")])
@@ -152,7 +154,9 @@ def work(pair: Pair, what: str) -> dict[str, tuple[Callable[[], object], nn.Modu
         from pipeline.structures import Images
 
         one = Images(pair.images.pixels_N3HW[:1], pair.images.sizes_N2[:1])
-        sides: dict[str, tuple[Callable[[], object], nn.Module]] = {"ours": (lambda: pair.ours.detect(one), pair.ours.eval())}
+        sides: dict[str, tuple[Callable[[], object], nn.Module]] = {
+            "ours": (lambda: finish(pair.ours.detect(one), one), pair.ours.eval())
+        }
         if pair.peer is not None:
             peer = pair.peer.eval()
             sides["torchvision"] = (lambda: peer(pair.pictures[:1]), peer)
@@ -196,6 +200,16 @@ def row(pair: Pair, what: str, rounds: int) -> str:
     said = "  ".join(f"{side} {median[side]:.3f} s {regions[side]}" for side in sides)
     ratio = f"  ratio {median['torchvision'] / median['ours']:.2f}" if "torchvision" in sides else "  torchvision has none"
     return f"{pair.name:28} {what:6} {said}{ratio}"
+
+
+def finish(found: Any, images: Any) -> None:
+    """What torchvision's model does too: boxes and masks at the picture's size."""
+    from pipeline.detector.postprocess import paste_masks, postprocess
+
+    final = postprocess(found, images.sizes_N2, images.sizes_N2)
+    if getattr(final, "masks_NDMM", None) is not None:
+        count, (height, width) = int(final.count_N[0]), images.sizes_N2[0].tolist()
+        paste_masks(final.masks_NDMM[0, :count], final.boxes_ND4[0, :count], height, width)
 
 
 def count_regions(call: Callable[[], object], model: nn.Module) -> str:

@@ -67,8 +67,9 @@ class ConvNorm(nn.Conv2d):
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        if self.training and isinstance(self.norm, FrozenBatchNorm2d):
+        if isinstance(self.norm, FrozenBatchNorm2d) and not torch.compiler.is_exporting():
             # A constant norm costs nothing inside the weights; as a layer of its own it is two more passes over the features.
+            # An exported graph keeps the convolution's own weights: quantization reads them, and the runtime folds by itself.
             scale_C, shift_C = self.norm.scale_and_shift()
             weight = self.weight * scale_C.view(-1, 1, 1, 1)
             y_NCHW = functional.conv2d(x_NCHW, weight, shift_C, self.stride, self.padding, self.dilation, self.groups)

@@ -26,8 +26,8 @@ class FasterRCNNConfig:
 
     kind: Literal["faster_rcnn"]
     weights: str | None
-    """Pretrained weights of the whole detector, or null: a public Detectron2 checkpoint (.pkl, .pth), a torchvision state dict, or
-    a detector of ours (.safetensors). Heads for another number of classes start anew."""
+    """Pretrained weights of the whole detector, or null: a public Detectron2 checkpoint (.pkl or .pth), a torchvision state dict,
+    or a detector of ours (.safetensors). Heads for another number of classes start anew."""
     input: InputConfig
     backbone: BackboneConfig
     fpn: FPNConfig
@@ -52,8 +52,7 @@ class ProposalNetworkConfig:
 
     kind: Literal["rpn"]
     weights: str | None
-    """Pretrained weights of the whole detector, or null: a public Detectron2 checkpoint (.pkl, .pth), a torchvision state dict, or
-    a detector of ours (.safetensors). Heads for another number of classes start anew."""
+    """Pretrained weights of the whole detector, or null; see FasterRCNNConfig."""
     input: InputConfig
     backbone: BackboneConfig
     fpn: FPNConfig
@@ -88,8 +87,7 @@ class RetinaNetConfig:
 
     kind: Literal["retinanet"]
     weights: str | None
-    """Pretrained weights of the whole detector, or null: a public Detectron2 checkpoint (.pkl, .pth), a torchvision state dict, or
-    a detector of ours (.safetensors). Heads for another number of classes start anew."""
+    """Pretrained weights of the whole detector, or null; see FasterRCNNConfig."""
     input: InputConfig
     backbone: BackboneConfig
     fpn: FPNConfig

@@ -103,7 +103,7 @@ class RetinaNet(Detector):
         return Losses(terms, finite_N, {"num_pos_anchors": positives / len(label_NA)})
 
     def detect(self, images: Images) -> Detections:
-        """Detections in the network's frame. Unless `clip`, boxes may reach outside the picture as the reference's: `postprocess` clips."""
+        """Detections in the network's frame. Unless `clip`, boxes may reach outside the picture as in the reference."""
         maps = self._maps(images)
         logits, deltas = self.head(maps)
         best: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []

@@ -90,7 +90,10 @@ def detector_from_torchvision(state: Mapping[str, Tensor], sizes_per_cell: int, 
     levels = 1 + max(int(number) for number in re.findall(r"fpn\.inner_blocks\.(\d)\.", "\n".join(state)))
     first = 6 - levels  # the last pyramid level with a lateral connection is p5
     pyramid: tuple[Rule, ...] = (
-        (r"backbone\.fpn\.inner_blocks\.(\d)(?:\.0)?\.(weight|bias)", lambda m: f"backbone.fpn_lateral{int(m[1]) + first}.{m[2]}"),
+        (
+            r"backbone\.fpn\.inner_blocks\.(\d)(?:\.0)?\.(weight|bias)",
+            lambda m: f"backbone.fpn_lateral{int(m[1]) + first}.{m[2]}",
+        ),
         (r"backbone\.fpn\.layer_blocks\.(\d)(?:\.0)?\.(weight|bias)", lambda m: f"backbone.fpn_output{int(m[1]) + first}.{m[2]}"),
     )
     body = {name.removeprefix("backbone.body."): value for name, value in state.items() if name.startswith("backbone.body.")}

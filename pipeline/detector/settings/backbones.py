@@ -35,8 +35,8 @@ class ResNetConfig:
     freeze_at: int
     """Freeze the first so many stages: 0 none, 1 the stem, 2 also res2, ... 5 all. Frozen stages have frozen norms."""
     weights: str | None
-    """Pretrained weights of the backbone alone, or null: a file of ImageNet weights from MSRA (Caffe2), Detectron2 or torchvision,
-    or one of our own backbone's parameters by name (.pkl, .pth or .safetensors)."""
+    """Pretrained weights of the backbone alone, or null: ImageNet weights of MSRA (Caffe2), Detectron2 or torchvision, or our
+    own backbone's parameters by name (.pkl, .pth or .safetensors)."""
 
     def __post_init__(self) -> None:
         require(self.depth in DEPTHS, "backbone.depth", self.depth, f"is not known. Choices: {', '.join(map(str, DEPTHS))}")

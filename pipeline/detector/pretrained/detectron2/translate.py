@@ -34,7 +34,13 @@ def _faster_rcnn(given: Options) -> dict[str, Any]:
         raise NotBuiltError("MODEL.ROI_HEADS.NAME", heads, "is not built. Choices: StandardROIHeads")
     if proposals != "RPN":
         raise NotBuiltError("MODEL.PROPOSAL_GENERATOR.NAME", proposals, "is not built. Choices: RPN")
-    return {"kind": "faster_rcnn", "weights": None, **shared_settings(given), "rpn": rpn_settings(given), "roi": roi_settings(given)}
+    return {
+        "kind": "faster_rcnn",
+        "weights": None,
+        **shared_settings(given),
+        "rpn": rpn_settings(given),
+        "roi": roi_settings(given),
+    }
 
 
 def _proposal_network(given: Options) -> dict[str, Any]:
