@@ -3,15 +3,22 @@
 What: each box is averaged from its own level's features, bilinear samples in size x size cells. `aligned` shifts by half a pixel
 (continuous coordinates); without it the legacy form, whose boxes are at least one pixel. `sampling_ratio` 0 is adaptive:
 ceil(box side / size) samples a side. A box on level -1 (padding) costs nothing and gives zeros.
-Limits: float32 and float64 features.
+Limits: float32 and float64 features. The CPU twin adds a cell's samples by row and column, not one by one as torchvision's: equal
+up to rounding, in a fraction of the time. Its sums do not depend on the number of threads.
 Source: He et al. 2017 (Mask R-CNN); level choice by Lin et al. 2017 (FPN), equation 1.
 CUDA: torchvision's kernel once per level over all boxes, other levels' boxes made empty; no synchronisation. One launch for all
 levels comes with this op's own kernel.
 """
 
+import itertools
+import math
+import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import numba
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,11 +56,137 @@ def roi_align(
     return regions
 
 
-# -- CPU twin: torchvision's operator on the rows of each level --
+# -- CPU twin --
 
 
-def _rois(boxes: Tensor, image: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.cat([image.unsqueeze(1).to(dtype), boxes.to(dtype)], dim=1)
+def _weights(real: Any) -> Callable[..., int]:
+    """A njit function for one axis of one box, in `real` arithmetic."""
+
+    @numba.njit(cache=True, error_model="numpy", nogil=True)  # type: ignore[untyped-decorator]  # positions: no fused arithmetic
+    def weights(
+        start: float, side: float, cells: int, samples: int, length: int, first: np.ndarray, count: np.ndarray, weight: np.ndarray
+    ) -> None:
+        """For each cell the features it reads, first[p] on, count[p] of them, and the sums of its samples' weights."""
+        step = real(side / real(cells))
+        grid = samples if samples > 0 else math.ceil(step)
+        for p in range(cells):
+            first[p], count[p] = 0, 0
+            for k in range(grid):
+                at = real(start + real(p) * step) + real(real(k) + real(0.5)) * step / real(grid)
+                if not (at >= -1 and at <= length):  # NaN too
+                    continue
+                at = max(at, real(0))
+                low = int(at)
+                low = min(low, length - 1)
+                upper = at - real(low) if low < length - 1 else real(0)
+                if count[p] == 0:
+                    first[p] = low
+                while count[p] < low + 2 - first[p]:
+                    weight[p, count[p]] = real(0)
+                    count[p] += 1
+                weight[p, low - first[p]] += (real(1) - upper) / real(grid)
+                weight[p, low + 1 - first[p]] += upper / real(grid)
+            count[p] = min(count[p], length - first[p])
+
+    return weights
+
+
+def _kernels(real: Any) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Forward and backward in `real` arithmetic. Features lie channels last: inner loops run over contiguous channels.
+
+    Each call does some boxes, or some channels: what it writes is its own, and every sum has one order however the work is split.
+    """
+    weights = _weights(real)
+
+    @numba.njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
+    def forward(x_NHWC: np.ndarray, frame: np.ndarray, image: np.ndarray, rows: np.ndarray, ratio: int, y: np.ndarray) -> None:
+        _, height, width, channels = x_NHWC.shape
+        down, across = y.shape[2], y.shape[3]
+        first_y, count_y = np.empty(down, np.int64), np.empty(down, np.int64)
+        first_x, count_x = np.empty(across, np.int64), np.empty(across, np.int64)
+        weight_y, weight_x = np.empty((down, height + 2), real), np.empty((across, width + 2), real)
+        region = np.empty((down * across, channels), real)
+        for row in range(len(rows)):
+            m = rows[row]
+            weights(frame[m, 1], frame[m, 3], down, ratio, height, first_y, count_y, weight_y)
+            weights(frame[m, 0], frame[m, 2], across, ratio, width, first_x, count_x, weight_x)
+            region[:] = real(0)
+            for p in range(down):
+                for q in range(across):
+                    cell = region[p * across + q]
+                    for i in range(count_y[p]):
+                        for j in range(count_x[q]):
+                            weight = weight_y[p, i] * weight_x[q, j]
+                            feature = x_NHWC[image[m], first_y[p] + i, first_x[q] + j]
+                            for c in range(channels):
+                                cell[c] += weight * feature[c]
+            for c in range(channels):
+                for p in range(down):
+                    for q in range(across):
+                        y[m, c, p, q] = region[p * across + q, c]
+
+    @numba.njit(cache=True, error_model="numpy", nogil=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
+    def backward(
+        upstream: np.ndarray,
+        frame: np.ndarray,
+        image: np.ndarray,
+        rows: np.ndarray,
+        ratio: int,
+        begin: int,
+        end: int,
+        x: np.ndarray,
+    ) -> None:  # x is the gradient of the features
+        _, height, width, _ = x.shape
+        down, across = upstream.shape[2], upstream.shape[3]
+        first_y, count_y = np.empty(down, np.int64), np.empty(down, np.int64)
+        first_x, count_x = np.empty(across, np.int64), np.empty(across, np.int64)
+        weight_y, weight_x = np.empty((down, height + 2), real), np.empty((across, width + 2), real)
+        region = np.empty((down * across, end - begin), real)
+        for row in range(len(rows)):
+            m = rows[row]
+            weights(frame[m, 1], frame[m, 3], down, ratio, height, first_y, count_y, weight_y)
+            weights(frame[m, 0], frame[m, 2], across, ratio, width, first_x, count_x, weight_x)
+            for c in range(end - begin):
+                for p in range(down):
+                    for q in range(across):
+                        region[p * across + q, c] = upstream[m, begin + c, p, q]
+            for p in range(down):
+                for q in range(across):
+                    cell = region[p * across + q]
+                    for i in range(count_y[p]):
+                        for j in range(count_x[q]):
+                            weight = weight_y[p, i] * weight_x[q, j]
+                            feature = x[image[m], first_y[p] + i, first_x[q] + j, begin:end]
+                            for c in range(end - begin):
+                                feature[c] += weight * cell[c]
+
+    return forward, backward
+
+
+KERNELS = {torch.float32: _kernels(np.float32), torch.float64: _kernels(np.float64)}
+
+
+def _in_threads(work: Sequence[Callable[[], None]]) -> None:
+    """Run all pieces, the first in this thread; a pool of threads would not survive the fork of a loader's worker."""
+    threads = [threading.Thread(target=piece) for piece in work[1:]]
+    for thread in threads:
+        thread.start()
+    work[0]()
+    for thread in threads:
+        thread.join()
+
+
+def _pieces(count: int, least: int) -> list[tuple[int, int]]:
+    """0..count in as many ranges as torch has threads, each of at least `least`."""
+    parts = max(1, min(torch.get_num_threads(), count // least))
+    return list(itertools.pairwise(count * part // parts for part in range(parts + 1)))
+
+
+def _frames(boxes: Tensor, scale: float, aligned: bool, dtype: torch.dtype) -> np.ndarray:
+    """x and y of the first corner, width and height [M, 4] of each box in a level's features."""
+    corners = boxes.to(dtype) * scale - (0.5 if aligned else 0.0)
+    side = corners[:, 2:] - corners[:, :2]
+    return torch.cat([corners[:, :2], side if aligned else side.clamp(min=1)], dim=1).numpy()
 
 
 def _forward_cpu(
@@ -67,16 +200,15 @@ def _forward_cpu(
     ratio: int,
     aligned: bool,
 ) -> Tensor:
-    from torchvision.ops import roi_align as align  # torchvision takes seconds to import
-
     regions = features[0].new_zeros(len(boxes), features[0].shape[1], height, width)
-    rois = _rois(boxes, image, features[0].dtype)
+    forward, _ = KERNELS[regions.dtype]
+    images, target = image.contiguous().numpy(), regions.numpy()
     for number, (feature, scale) in enumerate(zip(features, scales, strict=True)):
-        rows = torch.nonzero(level == number).squeeze(1)
-        if len(rows) == len(boxes) > 0:
-            return align(feature, rois, (height, width), scale, ratio, aligned)  # type: ignore[no-any-return]
+        rows = torch.nonzero(level == number).squeeze(1).numpy()
         if len(rows):
-            regions[rows] = align(feature, rois[rows], (height, width), scale, ratio, aligned)
+            x_NHWC = feature.detach().permute(0, 2, 3, 1).contiguous().numpy()
+            frame = _frames(boxes, scale, aligned, regions.dtype)
+            _in_threads([partial(forward, x_NHWC, frame, images, rows[a:b], ratio, target) for a, b in _pieces(len(rows), 16)])
     return regions
 
 
@@ -90,20 +222,22 @@ def _backward_cpu(
     ratio: int,
     aligned: bool,
 ) -> list[Tensor]:
-    import torchvision  # noqa: F401  registers the operator below
-
-    rois, (height, width) = _rois(boxes, image, upstream.dtype), upstream.shape[2:]
-    gradients = []
+    _, backward = KERNELS[upstream.dtype]
+    source, images, gradients = upstream.contiguous().numpy(), image.contiguous().numpy(), []
     for number, (feature, scale) in enumerate(zip(features, scales, strict=True)):
-        rows = torch.nonzero(level == number).squeeze(1)
-        gradients.append(
-            torch.ops.torchvision._roi_align_backward(
-                upstream[rows].contiguous(), rois[rows], scale, height, width, *feature.shape, ratio, aligned
-            )
-            if len(rows)
-            else torch.zeros_like(feature)
-        )
+        rows = torch.nonzero(level == number).squeeze(1).numpy()
+        count, channels, height, width = feature.shape
+        gradient_NHWC = feature.new_zeros(count, height, width, channels)
+        if len(rows):
+            frame, target = _frames(boxes, scale, aligned, upstream.dtype), gradient_NHWC.numpy()
+            _in_threads([partial(backward, source, frame, images, rows, ratio, a, b, target) for a, b in _pieces(channels, 32)])
+        laid_out = torch.channels_last if feature.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        gradients.append(gradient_NHWC.permute(0, 3, 1, 2).contiguous(memory_format=laid_out))
     return gradients
+
+
+def _rois(boxes: Tensor, image: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.cat([image.unsqueeze(1).to(dtype), boxes.to(dtype)], dim=1)
 
 
 # -- CUDA: the same operator without asking which rows belong to a level --

@@ -104,6 +104,7 @@ def _retinanet(cfg: RetinaNetConfig, classes: int) -> Detector:
         gamma=cfg.focal_gamma,
         box_loss=build_box_loss(cfg.box_loss),
         candidates=cfg.candidates,
+        clip=cfg.clip,
         selection=build_selection(cfg.select),
     )
 

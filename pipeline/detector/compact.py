@@ -60,6 +60,16 @@ def compact(valid_NS: Tensor, enabled: bool = True) -> Rows:
     return Rows(valid_NS, kept_M)
 
 
+def channels_last(x_NCHW: Tensor) -> Tensor:
+    """The same values with a cell's channels side by side, in eager CPU runs: convolutions then need no reordering.
+
+    Measured on two cores (benchmarks/model.py): ResNet-50-FPN and the mask head find in 0.65 to 0.8 of the time.
+    """
+    if x_NCHW.device.type != "cpu" or torch.compiler.is_compiling():
+        return x_NCHW
+    return x_NCHW.contiguous(memory_format=torch.channels_last)
+
+
 def compact_exported(valid_NS: Tensor, enabled: bool = True) -> Rows:
     """`compact`, and in a graph that is exported too: for heads whose cost is all in their rows, as a mask head's.
 

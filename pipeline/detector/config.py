@@ -28,6 +28,9 @@ class FasterRCNNConfig:
     Cascade R-CNN (Cai and Vasconcelos 2018)."""
 
     kind: Literal["faster_rcnn"]
+    weights: str | None
+    """Pretrained weights of the whole detector, or null: a public Detectron2 checkpoint (.pkl or .pth), a torchvision state dict,
+    or a detector of ours (.safetensors). Heads for another number of classes start anew."""
     input: InputConfig
     backbone: BackboneConfig
     fpn: FPNConfig | None
@@ -69,6 +72,8 @@ class FastRCNNConfig:
     """Girshick 2015: one head per region, regions coming with the pictures."""
 
     kind: Literal["fast_rcnn"]
+    weights: str | None
+    """Pretrained weights of the whole detector, or null; see FasterRCNNConfig."""
     input: InputConfig
     backbone: BackboneConfig
     fpn: FPNConfig | None
@@ -91,6 +96,8 @@ class ProposalNetworkConfig:
     """The region proposal network alone: class-free boxes."""
 
     kind: Literal["rpn"]
+    weights: str | None
+    """Pretrained weights of the whole detector, or null; see FasterRCNNConfig."""
     input: InputConfig
     backbone: BackboneConfig
     fpn: FPNConfig
@@ -126,6 +133,8 @@ class RetinaNetConfig:
     """Lin et al. 2017: one stage, focal loss."""
 
     kind: Literal["retinanet"]
+    weights: str | None
+    """Pretrained weights of the whole detector, or null; see FasterRCNNConfig."""
     input: InputConfig
     backbone: BackboneConfig
     fpn: FPNConfig
@@ -140,6 +149,8 @@ class RetinaNetConfig:
     box_loss: BoxLossConfig
     candidates: int
     """Best (anchor, class) pairs per level that enter NMS."""
+    clip: bool
+    """Clip boxes to the picture before NMS (torchvision) instead of after all (the reference)."""
     select: SelectConfig
 
     def __post_init__(self) -> None:
@@ -171,6 +182,8 @@ class SemanticFPNConfig:
     """The semantic branch of Panoptic FPN alone (Kirillov et al. 2019): a class for every pixel."""
 
     kind: Literal["semantic_fpn"]
+    weights: str | None
+    """Pretrained weights of the whole detector, or null; see FasterRCNNConfig."""
     input: InputConfig
     backbone: BackboneConfig
     fpn: FPNConfig
@@ -191,6 +204,8 @@ class PanopticFPNConfig:
     """Kirillov et al. 2019: Mask R-CNN and a semantic branch on one pyramid, merged into panoptic maps."""
 
     kind: Literal["panoptic_fpn"]
+    weights: str | None
+    """Pretrained weights of the whole detector, or null; see FasterRCNNConfig."""
     input: InputConfig
     backbone: BackboneConfig
     fpn: FPNConfig

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ops_cuda import rasterise_polygons
 from pipeline.detector.branch import Regions
-from pipeline.detector.compact import Rows, compact, compact_exported
+from pipeline.detector.compact import Rows, channels_last, compact, compact_exported
 from pipeline.detector.losses import Losses, float32
 from pipeline.detector.norms import ConvNorm, Norm
 from pipeline.detector.part import Part
@@ -75,7 +75,7 @@ class ConvMaskHead(nn.Module):
 
     def _logits(self, features: Sequence[Tensor], boxes_NS4: Tensor, labels_NS: Tensor, rows: Rows) -> Tensor:
         """[M, size, size] of each row's own class."""
-        x_MCSS = self.pooler(features, boxes_NS4, rows)
+        x_MCSS = channels_last(self.pooler(features, boxes_NS4, rows))
         for name in self.conv_names:
             x_MCSS = self.get_submodule(name)(x_MCSS)
         logits_MCSS = float32(self.predictor(functional.relu(self.deconv(x_MCSS))))

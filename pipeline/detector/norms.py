@@ -124,8 +124,9 @@ class ConvNorm(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        if self.training and isinstance(self.norm, FrozenBatchNorm2d):
+        if isinstance(self.norm, FrozenBatchNorm2d) and not torch.compiler.is_exporting():
             # A constant norm costs nothing inside the weights; as a layer of its own it is two more passes over the features.
+            # An exported graph keeps the convolution's own weights: quantization reads them, and the runtime folds by itself.
             scale_C, shift_C = self.norm.scale_and_shift()
             y_NCHW = self._convolve(x_NCHW, self.weight * scale_C.view(-1, 1, 1, 1), shift_C)
         else:

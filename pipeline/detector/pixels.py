@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pipeline.detector.compact import channels_last
 from pipeline.structures import Images
 
 
@@ -28,4 +29,4 @@ class Pixels(nn.Module):
         inside_NHW = (rows_H.view(1, -1, 1) < images.sizes_N2[:, 0].view(-1, 1, 1)) & (
             columns_W.view(1, 1, -1) < images.sizes_N2[:, 1].view(-1, 1, 1)
         )
-        return torch.where(inside_NHW.unsqueeze(1), pixels_N3HW, torch.zeros_like(pixels_N3HW))
+        return channels_last(torch.where(inside_NHW.unsqueeze(1), pixels_N3HW, torch.zeros_like(pixels_N3HW)))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ops_cuda import sigmoid_focal_loss
 from pipeline.detector.anchors import AnchorGenerator
-from pipeline.detector.box_coding import BoxCoder
+from pipeline.detector.box_coding import BoxCoder, clip_boxes
 from pipeline.detector.detector import Detector
 from pipeline.detector.fpn import FPN
 from pipeline.detector.losses import BoxLoss, Losses, finite_rows, float32
@@ -88,12 +88,13 @@ class RetinaNet(Detector):
         gamma: float,
         box_loss: BoxLoss,
         candidates: int,
+        clip: bool,
         selection: Selection,
     ) -> None:
         super().__init__(pixels, backbone)
         self.head, self.anchors, self.levels = head, anchors, tuple(levels)
         self.matching, self.coder, self.box_loss, self.selection = matching, coder, box_loss, selection
-        self.alpha, self.gamma, self.candidates = alpha, gamma, candidates
+        self.alpha, self.gamma, self.candidates, self.clip = alpha, gamma, candidates, clip
         self.register_buffer("normaliser", torch.tensor(FIRST_NORMALISER), persistent=False)
 
     normaliser: Tensor
@@ -124,7 +125,7 @@ class RetinaNet(Detector):
         return Losses(terms, finite_N, {"num_pos_anchors": positives / len(label_NA)})
 
     def detect(self, images: Images) -> Detections:
-        """Detections in the network's frame. Boxes may reach outside the picture, as in the reference: `postprocess` clips."""
+        """Detections in the network's frame. Unless `clip`, boxes may reach outside the picture as in the reference."""
         maps = self._maps(images)
         logits, deltas = self.head(maps)
         best: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
@@ -137,6 +138,8 @@ class RetinaNet(Detector):
         boxes_NK4 = self.coder.decode(deltas_NK4, anchors_NK4)
         finite_NK = torch.isfinite(boxes_NK4).all(dim=-1) & torch.isfinite(scores_NK)
         labels_NK = labels_NK.masked_fill(~finite_NK, -1)
+        if self.clip:
+            boxes_NK4 = clip_boxes(boxes_NK4, images.sizes_N2)
         return self.selection.grouped(boxes_NK4, scores_NK, labels_NK, self.head.classes, finite_NK.all(dim=1))
 
     def _maps(self, images: Images) -> list[Tensor]:

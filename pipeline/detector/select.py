@@ -12,11 +12,12 @@ from pipeline.structures import Detections
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Scores strictly above `score`, NMS at IoU `nms` within a class, at most `limit` per image."""
+    """Scores strictly above `score`, sides of at least `min_size`, NMS at IoU `nms` within a class, at most `limit` per image."""
 
     score: float
     nms: float
     limit: int
+    min_size: float = 0.0
 
     def per_class(self, boxes_NKC4: Tensor, scores_NKC: Tensor, usable_NK: Tensor, finite_N: Tensor) -> Detections:
         """Detections from K regions with a score per class and a box per class (or one: boxes [N, K, 1, 4]).
@@ -25,6 +26,8 @@ class Selection:
         """
         _, k, classes = scores_NKC.shape
         usable_NKC = (scores_NKC > self.score) & usable_NK.unsqueeze(-1)
+        if self.min_size > 0:
+            usable_NKC = usable_NKC & self._large(boxes_NKC4)
         rows_boxes = boxes_NKC4.expand(-1, -1, classes, -1).transpose(1, 2).reshape(-1, k, 4)
         rows_scores = scores_NKC.transpose(1, 2).reshape(-1, k)
         rows_group = usable_NKC.transpose(1, 2).reshape(-1, k).to(torch.int64) - 1
@@ -39,12 +42,18 @@ class Selection:
 
     def grouped(self, boxes_NK4: Tensor, scores_NK: Tensor, labels_NK: Tensor, classes: int, finite_N: Tensor) -> Detections:
         """Detections from K candidates, each of one class; label -1 marks padding."""
-        labels_NK = torch.where(scores_NK > self.score, labels_NK, torch.full_like(labels_NK, -1))
+        usable_NK = scores_NK > self.score
+        if self.min_size > 0:
+            usable_NK = usable_NK & self._large(boxes_NK4)
+        labels_NK = torch.where(usable_NK, labels_NK, torch.full_like(labels_NK, -1))
         index_ND, count_N = nms(boxes_NK4, scores_NK, labels_NK, classes, self.nms, self.limit)
         real_ND = torch.arange(self.limit, device=count_N.device) < count_N.unsqueeze(1)
         index_ND = index_ND.clamp(min=0)
         taken = take_rows(boxes_NK4, index_ND), take_rows(scores_NK, index_ND), take_rows(labels_NK, index_ND)
         return _detections(*taken, real_ND, finite_N)
+
+    def _large(self, boxes_NK4: Tensor) -> Tensor:
+        return (boxes_NK4[..., 2:] - boxes_NK4[..., :2] >= self.min_size).all(dim=-1)
 
 
 def _detections(boxes_ND4: Tensor, scores_ND: Tensor, labels_ND: Tensor, real_ND: Tensor, finite_N: Tensor) -> Detections:

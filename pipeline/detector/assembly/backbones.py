@@ -30,6 +30,9 @@ def _resnet(cfg: ResNetConfig, stages: tuple[str, ...]) -> tuple[ResNet, tuple[i
         res5_dilation=cfg.res5_dilation,
         deform=[deform if stage in deformed else None for stage in STAGES],
     )
+    for module in backbone.modules():
+        if hasattr(module, "running_var"):
+            module.eps = cfg.norm_eps
     return backbone, backbone.channels
 
 

@@ -30,7 +30,7 @@ def build_pooler(cfg: PoolerConfig, levels: tuple[str, ...], known: Mapping[str,
 
 
 def build_anchors(cfg: AnchorConfig, levels: tuple[str, ...], known: Mapping[str, int] = NOTHING) -> AnchorGenerator:
-    return AnchorGenerator(cfg.sizes, cfg.ratios, strides(levels, known), cfg.offset)
+    return AnchorGenerator(cfg.sizes, cfg.ratios, strides(levels, known), cfg.offset, cfg.rounding, cfg.spacing)
 
 
 def per_cell(anchors: AnchorGenerator) -> int:
@@ -58,7 +58,7 @@ def build_box_loss(cfg: BoxLossConfig) -> BoxLoss:
 
 
 def build_selection(cfg: SelectConfig) -> Selection:
-    return Selection(cfg.score, cfg.nms, cfg.limit)
+    return Selection(cfg.score, cfg.nms, cfg.limit, cfg.min_size)
 
 
 def build_pixels(cfg: InputConfig) -> Pixels:

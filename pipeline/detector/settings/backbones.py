@@ -49,10 +49,13 @@ class ResNetConfig:
     """2 keeps res5 at res4's stride of 16 with dilated convolutions (DC5); 1 is plain."""
     deform: DeformConfig | None
     """Deformable stages, or null."""
+    norm_eps: float
+    """Added to a norm's variance: 1e-5, but 0 in torchvision's published COCO detectors (those not called v2)."""
     freeze_at: int
     """Freeze the first so many stages: 0 none, 1 the stem, 2 also res2, ... 5 all. Frozen stages have frozen batch norms."""
     weights: str | None
-    """Pretrained weights: a .safetensors or .pth file of backbone parameters by name, or null to start from random ones."""
+    """Pretrained weights of the backbone alone, or null: ImageNet weights of MSRA (Caffe2), Detectron2 or torchvision, or our
+    own backbone's parameters by name (.pkl, .pth or .safetensors)."""
 
     def __post_init__(self) -> None:
         require(self.depth in DEPTHS, "backbone.depth", self.depth, f"is not known. Choices: {', '.join(map(str, DEPTHS))}")

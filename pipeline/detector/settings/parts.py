@@ -53,6 +53,11 @@ class AnchorConfig:
     """Per level, height / width; one entry serves all levels."""
     offset: float
     """Shift of the grid in strides: 0 puts the first centre at the picture's corner, 0.5 at the first cell's centre."""
+    rounding: bool
+    """Round the anchors at the origin to whole pixels, as torchvision's detectors do."""
+    spacing: Literal["stride", "grid"]
+    """Pixels between cells: the level's stride, or, as torchvision, the padded picture's side divided by the level's cells and
+    rounded down. They differ only where a level above p5 has a rounded number of cells."""
 
     def __post_init__(self) -> None:
         require(all(s > 0 for level in self.sizes for s in level), "anchors.sizes", self.sizes, "must be above 0")
@@ -146,6 +151,8 @@ class SelectConfig:
     """IoU above which the lower of two detections of a class goes."""
     limit: int
     """Most detections per image."""
+    min_size: float
+    """Boxes below so many pixels a side go before NMS; 0 keeps all (torchvision's two-stage detectors: 0.01)."""
 
     def __post_init__(self) -> None:
         require(0 <= self.score < 1, "select.score", self.score, "must be in [0, 1)")

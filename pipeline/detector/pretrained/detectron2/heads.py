@@ -131,6 +131,7 @@ def roi_settings(given: Options, own_pooler: bool = True) -> dict[str, Any]:
             "score": given.take("MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
             "nms": given.take("MODEL.ROI_HEADS.NMS_THRESH_TEST"),
             "limit": given.take("TEST.DETECTIONS_PER_IMAGE"),
+            "min_size": 0.0,
         },
         "mask": mask,
     }

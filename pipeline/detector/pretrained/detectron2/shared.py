@@ -32,6 +32,7 @@ def shared_settings(given: Options) -> dict[str, Any]:
     top = given.choose("MODEL.BACKBONE.NAME", BACKBONES)
     given.ignore("MODEL.RESNETS.OUT_FEATURES", "INPUT.MASK_FORMAT", "MODEL.ANCHOR_GENERATOR.ANGLES")
     return {
+        "weights": None,
         "input": {
             "short_side": given.take("INPUT.MIN_SIZE_TEST", 800),
             "long_side": given.take("INPUT.MAX_SIZE_TEST", 1333),
@@ -48,6 +49,7 @@ def shared_settings(given: Options) -> dict[str, Any]:
             "stem_channels": given.take("MODEL.RESNETS.STEM_OUT_CHANNELS"),
             "res2_channels": given.take("MODEL.RESNETS.RES2_OUT_CHANNELS"),
             "norm": given.choose("MODEL.RESNETS.NORM", NORMS),
+            "norm_eps": 1e-5,
             "res5_dilation": given.take("MODEL.RESNETS.RES5_DILATION", 1),
             "deform": _deform(given),
             "freeze_at": given.take("MODEL.BACKBONE.FREEZE_AT"),
@@ -63,6 +65,8 @@ def anchor_settings(given: Options) -> dict[str, Any]:
         "sizes": given.take("MODEL.ANCHOR_GENERATOR.SIZES"),
         "ratios": given.take("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"),
         "offset": given.take("MODEL.ANCHOR_GENERATOR.OFFSET"),
+        "rounding": False,
+        "spacing": "stride",
     }
 
 

@@ -76,10 +76,12 @@ def _retinanet(given: Options) -> dict[str, Any]:
             "weight": 1.0,
         },
         "candidates": given.take("MODEL.RETINANET.TOPK_CANDIDATES_TEST"),
+        "clip": False,
         "select": {
             "score": given.take("MODEL.RETINANET.SCORE_THRESH_TEST"),
             "nms": given.take("MODEL.RETINANET.NMS_THRESH_TEST"),
             "limit": given.take("TEST.DETECTIONS_PER_IMAGE"),
+            "min_size": 0.0,
         },
     }
     given.need("MODEL.MASK_ON", False)
