@@ -1,7 +1,7 @@
 """Non-maximum suppression of padded batches of rotated boxes (cx, cy, w, h, degrees).
 
-What: as `nms`, with the IoU of turned rectangles: greedy within each (row of the batch, group), a box goes when its IoU with a kept
-box of its group exceeds the threshold, equal scores keep the earlier box.
+What: as `nms`, with the IoU of turned rectangles: greedy within each (row of the batch, group), a box goes when its IoU with a
+kept box of its group exceeds the threshold, equal scores keep the earlier box.
 Limits: IoU in float64; finite boxes and scores in real rows (mark others as padding). Boxes without area suppress nothing.
 Source: Ma et al. 2018 (RRPN), section IV-C. No gradient, and no ONNX form: rotated detectors export what comes before it.
 CUDA: until the kernel exists, tensors go through the host (a synchronisation).

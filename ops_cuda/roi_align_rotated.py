@@ -1,7 +1,7 @@
 """ROIAlign of rotated boxes (cx, cy, w, h, degrees) over the levels of a feature pyramid.
 
-What: each box is averaged from its own level's features, bilinear samples in size x size cells of the turned rectangle, rows along
-its height. Coordinates are continuous (shifted by half a pixel); there is no least size. `sampling_ratio` 0 is adaptive:
+What: each box is averaged from its own level's features, bilinear samples in size x size cells of the turned rectangle, rows
+along its height. Coordinates are continuous (shifted by half a pixel); there is no least size. `sampling_ratio` 0 is adaptive:
 ceil(box side / size) samples a side. A box on level -1 (padding) costs nothing and gives zeros.
 Limits: float32 and float64 features; positions are computed in the features' type.
 Source: He et al. 2017 (Mask R-CNN) on the turned regions of Ma et al. 2018 (RRPN). No ONNX form: rotated detectors export what
@@ -45,17 +45,15 @@ def roi_align_rotated(
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True)  # type: ignore[untyped-decorator]
-def _samples(
-    box: np.ndarray, ratio: int, height: int, width: int, rows: int, columns: int
-) -> tuple[int, np.ndarray, np.ndarray]:
+def _samples(box: np.ndarray, ratio: int, height: int, width: int, rows: int, columns: int) -> tuple[int, np.ndarray, np.ndarray]:
     """Samples per cell, and the four pixels and weights [cells, samples, 4] of each; `box` is in the level's pixels, shifted.
 
     Weights hold the division by the number of samples. A sample outside the level has weight 0.
     """
     one = box.dtype.type(1)
     down, across = box[3] / (one * height), box[2] / (one * width)
-    grid_h = ratio if ratio > 0 else max(int(math.ceil(down)), 0)
-    grid_w = ratio if ratio > 0 else max(int(math.ceil(across)), 0)
+    grid_h = ratio if ratio > 0 else max(math.ceil(down), 0)
+    grid_w = ratio if ratio > 0 else max(math.ceil(across), 0)
     count = grid_h * grid_w
     pixel = np.zeros((height * width, count, 4), np.int64)
     weight = np.zeros((height * width, count, 4), box.dtype)

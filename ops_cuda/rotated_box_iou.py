@@ -1,10 +1,10 @@
 """IoU of rotated boxes (cx, cy, w, h, degrees).
 
-What: pairwise intersection over union of turned rectangles. A box of angle t has its width along (cos t, -sin t): counter-clockwise
-as one sees it, because y points down. Two boxes of the same set of points have the same IoU, whatever angles say so. Boxes without
-area overlap nothing.
-Limits: boxes in float32 or float64, finite; sides >= 0. Computed in float64 by clipping one rectangle against the other's sides in
-the other's own frame; result in the boxes' type. No gradient.
+What: pairwise intersection over union of turned rectangles. A box of angle t has its width along (cos t, -sin t):
+counter-clockwise as one sees it, because y points down. Boxes of the same set of points have the same IoU, whatever angles say so.
+Boxes without area overlap nothing.
+Limits: boxes in float32 or float64, finite; sides >= 0. Computed in float64 by clipping one rectangle against the other's sides
+in the other's own frame; result in the boxes' type. No gradient.
 Source: Sutherland and Hodgman 1974 (polygon clipping); skew IoU of Ma et al. 2018 (RRPN), section IV-C.
 CUDA: until the kernel exists, tensors go through the host (a synchronisation).
 """
@@ -23,12 +23,11 @@ MOST_CORNERS = 16
 
 
 def rotated_box_iou(a_M5: Tensor, b_K5: Tensor) -> Tensor:
-    """IoU [..., M, K] of every box of a [..., M, 5] with every box of b [..., K, 5]; leading axes broadcast."""
-    lead = torch.broadcast_shapes(a_M5.shape[:-2], b_K5.shape[:-2])
-    a = a_M5.detach().expand(*lead, *a_M5.shape[-2:]).reshape(-1, *a_M5.shape[-2:]) if lead else a_M5.detach().unsqueeze(0)
-    b = b_K5.detach().expand(*lead, *b_K5.shape[-2:]).reshape(-1, *b_K5.shape[-2:]) if lead else b_K5.detach().unsqueeze(0)
-    iou: Tensor = torch.ops.detectline.rotated_box_iou(a, b)
-    return iou.reshape(*lead, a_M5.shape[-2], b_K5.shape[-2])
+    """IoU [N, M, K] of every box of a [N or 1, M, 5] with every box of b [N or 1, K, 5]; [M, K] of boxes without a batch axis."""
+    if a_M5.dim() == 2 and b_K5.dim() == 2:
+        return rotated_box_iou(a_M5.unsqueeze(0), b_K5.unsqueeze(0)).squeeze(0)
+    iou: Tensor = torch.ops.detectline.rotated_box_iou(a_M5.detach(), b_K5.detach())
+    return iou
 
 
 # -- CPU twin --
@@ -89,10 +88,10 @@ def _pairwise(a: np.ndarray, b: np.ndarray, iou: np.ndarray) -> None:
 
 
 def _iou_cpu(a: Tensor, b: Tensor) -> Tensor:
-    iou = torch.empty(a.shape[0], a.shape[1], b.shape[1], dtype=a.dtype)
+    iou = torch.empty(max(a.shape[0], b.shape[0]), a.shape[1], b.shape[1], dtype=a.dtype)
     a_np, b_np, iou_np = a.contiguous().numpy(), b.contiguous().numpy(), iou.numpy()
-    for n in range(len(a_np)):
-        _pairwise(a_np[n], b_np[n], iou_np[n])
+    for n in range(len(iou_np)):
+        _pairwise(a_np[n if len(a_np) > 1 else 0], b_np[n if len(b_np) > 1 else 0], iou_np[n])
     return iou
 
 
@@ -101,7 +100,7 @@ def _iou_cuda(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _iou_fake(a: Tensor, b: Tensor) -> Tensor:
-    return a.new_empty(a.shape[0], a.shape[1], b.shape[1])
+    return a.new_empty(*torch.broadcast_shapes(a.shape[:1], b.shape[:1]), a.shape[1], b.shape[1])
 
 
 # -- registration: schema, fake --

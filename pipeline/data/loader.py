@@ -96,7 +96,13 @@ def padded(truths: Sequence[Truths]) -> Targets:
         boxes_NG4=torch.from_numpy(filled([one.boxes_G4 for one in truths], most, 0)),
         labels_NG=torch.from_numpy(filled([one.labels_G for one in truths], most, -1)),
         polygons=pooled([one.polygons for one in truths if one.polygons is not None], most),
+        rotated_NG5=_filled([one.rotated_G5 for one in truths if one.rotated_G5 is not None], most),
     )
+
+
+def _filled(rows: Sequence[np.ndarray], most: int) -> torch.Tensor | None:
+    """`filled` with zeros, as a tensor; None of nothing."""
+    return torch.from_numpy(filled(rows, most, 0)) if rows else None
 
 
 def filled(rows: Sequence[np.ndarray], most: int, fill: float) -> np.ndarray:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.data.dataset import Dataset, Split
 from pipeline.data.masks import require_masks
+from pipeline.data.rotated import require_rotated
 from pipeline.tasks import Task
 
 
@@ -16,7 +17,15 @@ def _masks(split: Split, dataset: Dataset, place: Path) -> None:
     require_masks(split, place)
 
 
-NEEDS: dict[Task, Callable[[Split, Dataset, Path], None]] = {"bbox": _boxes, "segm": _masks}
+def _rotated_boxes(split: Split, dataset: Dataset, place: Path) -> None:
+    require_rotated(split, place)
+
+
+NEEDS: dict[Task, Callable[[Split, Dataset, Path], None]] = {
+    "bbox": _boxes,
+    "segm": _masks,
+    "rotated": _rotated_boxes,
+}
 
 
 def require_labels(dataset: Dataset, name: str, tasks: Collection[Task], place: Path) -> None:

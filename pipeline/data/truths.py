@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pipeline.data.annotations import PolygonPool, Rows
 from pipeline.data.dataset import Split
 from pipeline.data.masks import outlines
+from pipeline.data.rotated import mirrored, rotated_boxes, stretched
 from pipeline.tasks import Task
 
 LEAST_SIDE, LEAST_SHARE = 1.0, 0.25
@@ -24,6 +25,9 @@ class Truths:
     labels_G: NDArray[np.int64]
     polygons: PolygonPool | None = None
     """Outlines. A crop moves them without clipping: masks are rasterised within boxes."""
+    rotated_G5: NDArray[np.float32] | None = None
+    """Rotated boxes (cx, cy, w, h, degrees counter-clockwise). A crop moves them without clipping; what is dropped is decided by
+    the upright boxes."""
 
     @classmethod
     def read(cls, split: Split, row: int, tasks: Collection[Task]) -> "Truths":
@@ -34,6 +38,7 @@ class Truths:
             boxes_G4=annotations.boxes_A4[rows][learn_A].astype(np.float32).reshape(-1, 4),
             labels_G=annotations.label_A[rows][learn_A],
             polygons=outlines(split, rows).take(learn_A) if "segm" in tasks else None,
+            rotated_G5=rotated_boxes(split, rows)[learn_A].astype(np.float32) if "rotated" in tasks else None,
         )
 
     def __len__(self) -> int:
@@ -46,6 +51,7 @@ class Truths:
             boxes_G4=self.boxes_G4[rows],
             labels_G=self.labels_G[rows],
             polygons=None if self.polygons is None else self.polygons.take(rows),
+            rotated_G5=None if self.rotated_G5 is None else self.rotated_G5[rows],
         )
 
     def moved(self, scale: tuple[float, float], shift: tuple[float, float]) -> "Truths":
@@ -55,6 +61,7 @@ class Truths:
             self,
             boxes_G4=self.boxes_G4 * four[0] + four[1],
             polygons=_moved(self.polygons, scale, shift),
+            rotated_G5=None if self.rotated_G5 is None else stretched(self.rotated_G5, scale) + _centre(shift),
         )
 
     def flipped(self, width: float) -> "Truths":
@@ -64,6 +71,7 @@ class Truths:
             self,
             boxes_G4=np.stack([np.float32(width) - x2, y1, np.float32(width) - x1, y2], axis=1),
             polygons=_moved(self.polygons, (-1, 1), (width, 0)),
+            rotated_G5=None if self.rotated_G5 is None else mirrored(self.rotated_G5, width),
         )
 
     def cropped(self, left: int, top: int, width: int, height: int) -> "Truths":
@@ -77,6 +85,10 @@ class Truths:
 
 def _moved(polygons: PolygonPool | None, scale: tuple[float, float], shift: tuple[float, float]) -> PolygonPool | None:
     return None if polygons is None else replace(polygons, points_P2=polygons.points_P2 * scale + shift)
+
+
+def _centre(shift: tuple[float, float]) -> NDArray[np.float32]:
+    return np.array([*shift, 0, 0, 0], np.float32)
 
 
 def _area(boxes_G4: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.detector.box_coding import BoxCoder, clip_boxes
+from pipeline.detector.box_coding import Coder, clip_boxes
 from pipeline.detector.branch import Branch, Regions
 from pipeline.detector.compact import Rows, compact
 from pipeline.detector.fpn import xavier
@@ -50,18 +50,19 @@ class BoxHead(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """Class logits [M, classes + 1], background last, and deltas [M, classes or 1, 4]."""
+    """Class logits [M, classes + 1], background last, and deltas [M, classes or 1, values]; a rotated box has 5 values."""
 
-    def __init__(self, width: int, classes: int, class_agnostic: bool) -> None:
+    def __init__(self, width: int, classes: int, class_agnostic: bool, values: int = 4) -> None:
         super().__init__()
+        self.values = values
         self.cls_score = nn.Linear(width, classes + 1)
-        self.bbox_pred = nn.Linear(width, 4 if class_agnostic else classes * 4)
+        self.bbox_pred = nn.Linear(width, values if class_agnostic else classes * values)
         for layer, std in ((self.cls_score, 0.01), (self.bbox_pred, 0.001)):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
 
     def forward(self, x_MW: Tensor) -> tuple[Tensor, Tensor]:
-        return self.cls_score(x_MW), self.bbox_pred(x_MW).unflatten(1, (-1, 4))
+        return self.cls_score(x_MW), self.bbox_pred(x_MW).unflatten(1, (-1, self.values))
 
 
 class BoxROIHeads(nn.Module):
@@ -78,7 +79,7 @@ class BoxROIHeads(nn.Module):
         matching: Matching,
         sampler: Sampler,
         append_truths: bool,
-        coder: BoxCoder,
+        coder: Coder,
         box_loss: BoxLoss,
         selection: Selection,
         branches: Sequence[Branch],

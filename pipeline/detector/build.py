@@ -13,6 +13,7 @@ from pipeline.detector.assembly.parts import (
     build_selection,
     per_cell,
 )
+from pipeline.detector.assembly.rotated import rotated_faster_rcnn, rotated_proposal_network
 from pipeline.detector.box_coding import BoxCoder
 from pipeline.detector.config import FasterRCNNConfig, ModelConfig, ProposalNetworkConfig, RetinaNetConfig
 from pipeline.detector.detector import Detector
@@ -67,4 +68,6 @@ DETECTORS: dict[str, Callable[[Any, int], Detector]] = {
     "faster_rcnn": _faster_rcnn,
     "rpn": _proposal_network,
     "retinanet": _retinanet,
+    "rotated_faster_rcnn": rotated_faster_rcnn,
+    "rotated_rpn": rotated_proposal_network,
 }

@@ -16,6 +16,12 @@ from pipeline.detector.settings.parts import (
     check_anchors,
     require,
 )
+from pipeline.detector.settings.rotated import (
+    RotatedAnchorConfig,
+    RotatedROIConfig,
+    RotatedRPNConfig,
+    check_rotated_anchors,
+)
 from pipeline.schema import schema
 from pipeline.tasks import Task
 
@@ -107,4 +113,51 @@ class RetinaNetConfig:
         return ("bbox",)
 
 
-ModelConfig = Annotated[RetinaNetConfig | FasterRCNNConfig | ProposalNetworkConfig, pydantic.Field(discriminator="kind")]
+@schema
+class RotatedFasterRCNNConfig:
+    """Faster R-CNN of rotated boxes (Ma et al. 2018)."""
+
+    kind: Literal["rotated_faster_rcnn"]
+    input: InputConfig
+    backbone: BackboneConfig
+    fpn: FPNConfig
+    anchors: RotatedAnchorConfig
+    rpn: RotatedRPNConfig
+    roi: RotatedROIConfig
+
+    def __post_init__(self) -> None:
+        check_levels(self.fpn, "rpn.levels", self.rpn.levels)
+        check_levels(self.fpn, "roi.levels", self.roi.levels)
+        check_rotated_anchors(self.anchors, self.rpn.levels)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What the detector learns and finds."""
+        return ("rotated",)
+
+
+@schema
+class RotatedProposalNetworkConfig:
+    """The rotated region proposal network alone (Ma et al. 2018): class-free rotated boxes."""
+
+    kind: Literal["rotated_rpn"]
+    input: InputConfig
+    backbone: BackboneConfig
+    fpn: FPNConfig
+    anchors: RotatedAnchorConfig
+    rpn: RotatedRPNConfig
+
+    def __post_init__(self) -> None:
+        check_levels(self.fpn, "rpn.levels", self.rpn.levels)
+        check_rotated_anchors(self.anchors, self.rpn.levels)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What the detector learns and finds."""
+        return ("rotated",)
+
+
+ModelConfig = Annotated[
+    RetinaNetConfig | FasterRCNNConfig | ProposalNetworkConfig | RotatedFasterRCNNConfig | RotatedProposalNetworkConfig,
+    pydantic.Field(discriminator="kind"),
+]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.predict.postprocess import RawDetections, Rle, encode_mask, paste_mask, to_picture
+from pipeline.predict.rotated import enclosing, rotated_to_picture
 
 
 @dataclass(slots=True)
@@ -24,6 +25,9 @@ class Predictions:
     category_ids_D: NDArray[np.int64]
     masks_D: list[Rle] | None = None
     """Masks of the stored pictures as run lengths; None where the detector finds boxes alone."""
+    rotated_D5: NDArray[np.float64] | None = None
+    """(cx, cy, w, h, degrees) in pixels of the stored picture, where the detector finds rotated boxes; `boxes_D4` are then the
+    upright boxes around them."""
 
     def __len__(self) -> int:
         return len(self.scores_D)
@@ -54,6 +58,9 @@ class Predictions:
         rows = [{"image_id": i, "category_id": c, "bbox": b, "score": s} for i, c, b, s in zip(*columns, strict=True)]
         for row, rle in zip(rows, self.masks_D or (), strict=False):
             row["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
+        if self.rotated_D5 is not None:
+            for row, box in zip(rows, self.rotated_D5.tolist(), strict=True):
+                row["rbox"] = box
         return rows
 
 
@@ -74,7 +81,11 @@ def found_in(
 
     `size` is (height, width) of the picture inside the network's input, `out_size` its own.
     """
-    boxes_D4, kept_D = to_picture(raw["boxes"], size, out_size)
+    if "rotated" in raw:
+        rotated_D5, kept_D = rotated_to_picture(raw["rotated"], size, out_size)
+        boxes_D4 = enclosing(rotated_D5)
+    else:
+        boxes_D4, kept_D = to_picture(raw["boxes"], size, out_size)
     masks_D: list[Rle] | None = None
     if "masks" in raw:  # encoded picture by picture: all of a split's bitmaps would not fit
         pairs = zip(raw["masks"][kept_D], boxes_D4, strict=True)
@@ -85,6 +96,7 @@ def found_in(
         scores_D=raw["scores"][kept_D].astype(np.float64),
         category_ids_D=categories[raw["labels"][kept_D]],
         masks_D=masks_D,
+        rotated_D5=rotated_D5.astype(np.float64) if "rotated" in raw else None,
     )
 
 

@@ -12,7 +12,11 @@ from pipeline.tasks import TITLE, Task
 
 Measure = Callable[[Truth, Predictions, Engine, int], Metrics]
 """From truth, predictions, COCO's engine and the most detections per picture to figures."""
-MEASURES: dict[Task, Measure] = {"bbox": partial(measure, task="bbox"), "segm": partial(measure, task="segm")}
+MEASURES: dict[Task, Measure] = {
+    "bbox": partial(measure, task="bbox"),
+    "segm": partial(measure, task="segm"),
+    "rotated": partial(measure, task="rotated"),
+}
 
 
 def evaluate_all(truth: Truth, predictions: Predictions, engine: Engine, max_detections: int = 100) -> dict[Task, Metrics]:
