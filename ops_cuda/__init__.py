@@ -13,11 +13,14 @@ from ops_cuda.match_boxes import match_boxes, match_ious
 from ops_cuda.merge_panoptic import merge_panoptic
 from ops_cuda.nms import nms
 from ops_cuda.nms import onnx_translation as _nms_translation
+from ops_cuda.nms_rotated import nms_rotated
 from ops_cuda.rasterise_polygons import rasterise_polygons
 from ops_cuda.roi_align import onnx_translation as _roi_align_translation
 from ops_cuda.roi_align import pyramid_level, roi_align
+from ops_cuda.roi_align_rotated import roi_align_rotated
 from ops_cuda.roi_pool import onnx_translation as _roi_pool_translation
 from ops_cuda.roi_pool import roi_pool
+from ops_cuda.rotated_box_iou import rotated_box_iou
 from ops_cuda.sigmoid_focal_loss import sigmoid_focal_loss
 from ops_cuda.true_rows import onnx_translation as _true_rows_translation
 from ops_cuda.true_rows import true_rows
@@ -30,11 +33,14 @@ __all__ = [
     "match_ious",
     "merge_panoptic",
     "nms",
+    "nms_rotated",
     "onnx_translations",
     "pyramid_level",
     "rasterise_polygons",
     "roi_align",
+    "roi_align_rotated",
     "roi_pool",
+    "rotated_box_iou",
     "sigmoid_focal_loss",
     "true_rows",
 ]

@@ -53,6 +53,9 @@ class Targets(_Batch):
     """Outlines, where the model learns masks."""
     semantic_NHW: Tensor | None = None
     """uint8 class of each pixel where the model learns semantic maps; 255 in the padding and where nothing is to be learnt."""
+    rotated_NG5: Tensor | None = None
+    """float32 (cx, cy, w, h, degrees) where the model learns rotated boxes; padded rows are zero. `boxes_NG4` holds the upright
+    boxes around them."""
 
 
 @dataclass(slots=True)
@@ -132,5 +135,25 @@ class SegmentMaps(_Batch):
     """int64."""
 
 
-Result = Detections | SemanticMaps | Panoptic
+@dataclass(slots=True)
+class RotatedDetections(_Batch):
+    """Rotated boxes of a batch in falling score order; row d of image n is real when d < count[n]."""
+
+    boxes_ND5: Tensor
+    """float32 (cx, cy, w, h, degrees in [-180, 180)), counter-clockwise as one sees it; zero in padded rows."""
+    scores_ND: Tensor
+    """float32 in 0..1; zero in padded rows."""
+    labels_ND: Tensor
+    """int64 class 0..K-1; -1 in padded rows."""
+    count_N: Tensor
+    """int64 number of real rows."""
+    finite_N: Tensor
+    """bool: False where the network gave a non-finite value for the image (its rows are dropped)."""
+
+    def named(self) -> dict[str, Tensor]:
+        """The results that leave the network, by name."""
+        return {"rotated": self.boxes_ND5, "scores": self.scores_ND, "labels": self.labels_ND, "count": self.count_N}
+
+
+Result = Detections | SemanticMaps | Panoptic | RotatedDetections
 """What a detector gives: a type of its own for each kind of result, each with `named()`, `finite_N` and `to()`."""

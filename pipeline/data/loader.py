@@ -105,6 +105,7 @@ def padded(truths: Sequence[Truths], height: int, width: int) -> Targets:
         labels_NG=torch.from_numpy(filled([one.labels_G for one in truths], most, -1)),
         polygons=pooled([one.polygons for one in truths if one.polygons is not None], most),
         semantic_NHW=mapped([one.semantic_HW for one in truths if one.semantic_HW is not None], height, width),
+        rotated_NG5=_filled([one.rotated_G5 for one in truths if one.rotated_G5 is not None], most),
     )
 
 
@@ -116,6 +117,11 @@ def mapped(maps: Sequence[np.ndarray], height: int, width: int) -> torch.Tensor 
     for index, own_HW in enumerate(maps):
         batch[index, : own_HW.shape[0], : own_HW.shape[1]] = own_HW
     return torch.from_numpy(batch)
+
+
+def _filled(rows: Sequence[np.ndarray], most: int) -> torch.Tensor | None:
+    """`filled` with zeros, as a tensor; None of nothing."""
+    return torch.from_numpy(filled(rows, most, 0)) if rows else None
 
 
 def filled(rows: Sequence[np.ndarray], most: int, fill: float) -> np.ndarray:

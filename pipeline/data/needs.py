@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.data.dataset import Dataset, Split
 from pipeline.data.maps import THINGS
 from pipeline.data.masks import require_masks
+from pipeline.data.rotated import require_rotated
 from pipeline.errors import DataError
 from pipeline.tasks import Task
 
@@ -45,6 +46,10 @@ def _require_files(split: Split, folder: Path, names: Sequence[str], kind: str) 
         raise DataError(folder, wrong, "add the maps, or take the pictures out")
 
 
+def _rotated_boxes(split: Split, dataset: Dataset, place: Path) -> None:
+    require_rotated(split, place)
+
+
 BOXES_INSTEAD = "train a detector of boxes, such as model=faster_rcnn_r50_fpn"
 NEEDS: dict[Task, Callable[[Split, Dataset, Path], None]] = {
     "bbox": _boxes,
@@ -52,6 +57,7 @@ NEEDS: dict[Task, Callable[[Split, Dataset, Path], None]] = {
     "semantic": _semantic,
     "panoptic": _panoptic,
     "proposals": _boxes,
+    "rotated": _rotated_boxes,
 }
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from pipeline.data.annotations import PolygonPool, Rows
 from pipeline.data.dataset import Split
 from pipeline.data.masks import outlines
+from pipeline.data.rotated import mirrored, rotated_boxes, stretched
 from pipeline.tasks import Task
 
 LEAST_SIDE, LEAST_SHARE = 1.0, 0.25
@@ -27,6 +28,9 @@ class Truths:
     """Outlines. A crop moves them without clipping: masks are rasterised within boxes."""
     semantic_HW: NDArray[np.uint8] | None = None
     """Class of each pixel; 255 teaches nothing. Of the whole picture, whatever objects are taken."""
+    rotated_G5: NDArray[np.float32] | None = None
+    """Rotated boxes (cx, cy, w, h, degrees counter-clockwise). A crop moves them without clipping; what is dropped is decided by
+    the upright boxes."""
 
     @classmethod
     def read(cls, split: Split, row: int, tasks: Collection[Task]) -> "Truths":
@@ -38,6 +42,7 @@ class Truths:
             labels_G=annotations.label_A[rows][learn_A],
             polygons=outlines(split, rows).take(learn_A) if "segm" in tasks else None,
             semantic_HW=split.maps.classes_of(row) if "semantic" in tasks and split.maps is not None else None,
+            rotated_G5=rotated_boxes(split, rows)[learn_A].astype(np.float32) if "rotated" in tasks else None,
         )
 
     def __len__(self) -> int:
@@ -50,6 +55,7 @@ class Truths:
             boxes_G4=self.boxes_G4[rows],
             labels_G=self.labels_G[rows],
             polygons=None if self.polygons is None else self.polygons.take(rows),
+            rotated_G5=None if self.rotated_G5 is None else self.rotated_G5[rows],
         )
 
     def moved(self, scale: tuple[float, float], shift: tuple[float, float]) -> "Truths":
@@ -60,6 +66,7 @@ class Truths:
             boxes_G4=self.boxes_G4 * four[0] + four[1],
             polygons=_moved(self.polygons, scale, shift),
             semantic_HW=None if self.semantic_HW is None else _resized(self.semantic_HW, scale),
+            rotated_G5=None if self.rotated_G5 is None else stretched(self.rotated_G5, scale) + _centre(shift),
         )
 
     def flipped(self, width: float) -> "Truths":
@@ -70,6 +77,7 @@ class Truths:
             boxes_G4=np.stack([np.float32(width) - x2, y1, np.float32(width) - x1, y2], axis=1),
             polygons=_moved(self.polygons, (-1, 1), (width, 0)),
             semantic_HW=None if self.semantic_HW is None else self.semantic_HW[:, ::-1],
+            rotated_G5=None if self.rotated_G5 is None else mirrored(self.rotated_G5, width),
         )
 
     def cropped(self, left: int, top: int, width: int, height: int) -> "Truths":
@@ -92,6 +100,10 @@ def _resized(map_HW: NDArray[np.uint8], scale: tuple[float, float]) -> NDArray[n
         return map_HW
     width, height = round(map_HW.shape[1] * scale[0]), round(map_HW.shape[0] * scale[1])
     return np.asarray(Image.fromarray(np.ascontiguousarray(map_HW)).resize((width, height), Image.Resampling.NEAREST))
+
+
+def _centre(shift: tuple[float, float]) -> NDArray[np.float32]:
+    return np.array([*shift, 0, 0, 0], np.float32)
 
 
 def _area(boxes_G4: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.detector.box_coding import BoxCoder, clip_boxes
+from pipeline.detector.box_coding import Coder, clip_boxes
 from pipeline.detector.branch import Branch, Regions
 from pipeline.detector.classification import ClassLoss
 from pipeline.detector.compact import Rows, compact
@@ -51,15 +51,16 @@ class BoxHead(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """Class logits [M, classes + 1], background last, and deltas [M, classes or 1, 4].
+    """Class logits [M, classes + 1], background last, and deltas [M, classes or 1, values]; a rotated box has 5 values.
 
     `prior` is the probability that every class starts with, None for none.
     """
 
-    def __init__(self, width: int, classes: int, class_agnostic: bool, prior: float | None) -> None:
+    def __init__(self, width: int, classes: int, class_agnostic: bool, prior: float | None, values: int = 4) -> None:
         super().__init__()
+        self.values = values
         self.cls_score = nn.Linear(width, classes + 1)
-        self.bbox_pred = nn.Linear(width, 4 if class_agnostic else classes * 4)
+        self.bbox_pred = nn.Linear(width, values if class_agnostic else classes * values)
         for layer, std in ((self.cls_score, 0.01), (self.bbox_pred, 0.001)):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
@@ -67,7 +68,7 @@ class BoxPredictor(nn.Module):
             nn.init.constant_(self.cls_score.bias, -math.log((1 - prior) / prior))
 
     def forward(self, x_MW: Tensor) -> tuple[Tensor, Tensor]:
-        return self.cls_score(x_MW), self.bbox_pred(x_MW).unflatten(1, (-1, 4))
+        return self.cls_score(x_MW), self.bbox_pred(x_MW).unflatten(1, (-1, self.values))
 
 
 class BoxROIHeads(nn.Module):
@@ -87,7 +88,7 @@ class BoxROIHeads(nn.Module):
         matching: Matching,
         sampler: Sampler,
         append_truths: bool,
-        coder: BoxCoder,
+        coder: Coder,
         class_loss: ClassLoss,
         box_loss: BoxLoss,
         selection: Selection,
@@ -171,7 +172,7 @@ class BoxROIHeads(nn.Module):
         predicted: "Predicted",
         drawn: Regions,
         rows: Rows,
-        coder: BoxCoder,
+        coder: Coder,
         box_loss: BoxLoss,
         generator: torch.Generator | None,
         part: Part,

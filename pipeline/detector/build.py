@@ -13,6 +13,7 @@ from pipeline.detector.assembly.parts import (
     build_selection,
     per_cell,
 )
+from pipeline.detector.assembly.rotated import rotated_faster_rcnn, rotated_proposal_network
 from pipeline.detector.assembly.semantic import build_semantic_head
 from pipeline.detector.backbones import ResNetStages
 from pipeline.detector.box_coding import BoxCoder
@@ -21,10 +22,8 @@ from pipeline.detector.config import (
     FasterRCNNConfig,
     FastRCNNConfig,
     ModelConfig,
-    PanopticFPNConfig,
     ProposalNetworkConfig,
     RetinaNetConfig,
-    SemanticFPNConfig,
 )
 from pipeline.detector.detector import Detector
 from pipeline.detector.fast_rcnn import FastRCNN, GivenProposals
@@ -33,6 +32,7 @@ from pipeline.detector.fpn import FPN
 from pipeline.detector.panoptic_fpn import PanopticFPN, SemanticFPN
 from pipeline.detector.retinanet import RetinaHead, RetinaNet
 from pipeline.detector.settings.backbones import ResNetConfig
+from pipeline.detector.settings.semantic import PanopticFPNConfig, SemanticFPNConfig
 from pipeline.errors import ConfigError
 
 
@@ -130,4 +130,6 @@ DETECTORS: dict[str, Callable[[Any, int], Detector]] = {
     "fast_rcnn": _fast_rcnn,
     "rpn": _proposal_network,
     "retinanet": _retinanet,
+    "rotated_faster_rcnn": rotated_faster_rcnn,
+    "rotated_rpn": rotated_proposal_network,
 }

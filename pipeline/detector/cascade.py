@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.detector.box_coding import BoxCoder, clip_boxes, is_larger
+from pipeline.detector.box_coding import Coder, clip_boxes, is_larger
 from pipeline.detector.box_head import BoxROIHeads, Predicted, labelled
 from pipeline.detector.branch import Regions
 from pipeline.detector.compact import Rows, compact
@@ -25,7 +25,7 @@ class Stage:
     """The rules of one stage after the first."""
 
     matching: Matching
-    coder: BoxCoder
+    coder: Coder
 
 
 class CascadeROIHeads(BoxROIHeads):
@@ -85,7 +85,7 @@ class CascadeROIHeads(BoxROIHeads):
         predicted: Predicted,
         drawn: Regions,
         rows: Rows,
-        coder: BoxCoder,
+        coder: Coder,
         matching: Matching,
         proposals: Proposals,
         targets: Targets,

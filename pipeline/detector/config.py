@@ -17,7 +17,8 @@ from pipeline.detector.settings.parts import (
     check_anchors,
     require,
 )
-from pipeline.detector.settings.semantic import CombineConfig, SemanticConfig
+from pipeline.detector.settings.rotated import RotatedFasterRCNNConfig, RotatedProposalNetworkConfig
+from pipeline.detector.settings.semantic import PanopticFPNConfig, SemanticFPNConfig
 from pipeline.schema import schema
 from pipeline.tasks import Task
 
@@ -177,62 +178,14 @@ def check_second_stage(backbone: BackboneConfig, fpn: FPNConfig | None, roi: Box
             require(plain, "backbone.deform.stages", backbone.deform.stages, "must not name res5 where it is the head")
 
 
-@schema
-class SemanticFPNConfig:
-    """The semantic branch of Panoptic FPN alone (Kirillov et al. 2019): a class for every pixel."""
-
-    kind: Literal["semantic_fpn"]
-    weights: str | None
-    """Pretrained weights of the whole detector, or null; see FasterRCNNConfig."""
-    input: InputConfig
-    backbone: BackboneConfig
-    fpn: FPNConfig
-    semantic: SemanticConfig
-
-    def __post_init__(self) -> None:
-        for level in self.semantic.levels:
-            check_levels(self.fpn, "semantic.levels", (level,))
-
-    @property
-    def tasks(self) -> tuple[Task, ...]:
-        """What the detector learns and finds."""
-        return ("semantic",)
-
-
-@schema
-class PanopticFPNConfig:
-    """Kirillov et al. 2019: Mask R-CNN and a semantic branch on one pyramid, merged into panoptic maps."""
-
-    kind: Literal["panoptic_fpn"]
-    weights: str | None
-    """Pretrained weights of the whole detector, or null; see FasterRCNNConfig."""
-    input: InputConfig
-    backbone: BackboneConfig
-    fpn: FPNConfig
-    anchors: AnchorConfig
-    rpn: RPNConfig
-    roi: BoxROIConfig
-    semantic: SemanticConfig
-    combine: CombineConfig
-    instance_weight: float
-    """Factor of the second stage's losses."""
-
-    def __post_init__(self) -> None:
-        check_levels(self.fpn, "rpn.levels", self.rpn.levels)
-        check_levels(self.fpn, "roi.levels", self.roi.levels)
-        check_anchors(self.anchors, self.rpn.levels)
-        for level in self.semantic.levels:
-            check_levels(self.fpn, "semantic.levels", (level,))
-        require(self.roi.mask is not None, "roi.mask", None, "is needed: panoptic maps are made of masks")
-        require(self.instance_weight >= 0, "instance_weight", self.instance_weight, "must be 0 or more")
-
-    @property
-    def tasks(self) -> tuple[Task, ...]:
-        """What the detector learns and finds."""
-        return ("bbox", "segm", "semantic", "panoptic")
-
-
 ModelConfig = Annotated[
-    RetinaNetConfig | FasterRCNNConfig | FastRCNNConfig | ProposalNetworkConfig | SemanticFPNConfig | PanopticFPNConfig,
+    RetinaNetConfig
+    | FasterRCNNConfig
+    | FastRCNNConfig
+    | ProposalNetworkConfig
+    | SemanticFPNConfig
+    | PanopticFPNConfig
+    | RotatedFasterRCNNConfig
+    | RotatedProposalNetworkConfig,
     pydantic.Field(discriminator="kind"),
 ]

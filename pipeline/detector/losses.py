@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ops_cuda import aligned_box_iou
-from pipeline.detector.box_coding import BoxCoder
+from pipeline.detector.box_coding import Coder
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class BoxLoss:
     beta: float
     weight: float
 
-    def __call__(self, coder: BoxCoder, deltas_M4: Tensor, source_M4: Tensor, target_M4: Tensor, counted_M: Tensor) -> Tensor:
+    def __call__(self, coder: Coder, deltas_M4: Tensor, source_M4: Tensor, target_M4: Tensor, counted_M: Tensor) -> Tensor:
         """Scalar; rows with counted False give neither loss nor gradient, whatever boxes they hold."""
         counted = counted_M.unsqueeze(-1)
         # A unit box where nothing counts: a box without area has no deltas, and a gradient of 0 * NaN is NaN.

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from pipeline.detector.box_coding import clip_boxes, is_larger
+from pipeline.detector.rotated.geometry import clip_rotated, has_sides, scale_rotated
 from pipeline.detector.sampling import take_rows
-from pipeline.structures import Detections
+from pipeline.structures import Detections, RotatedDetections
 
 
 def postprocess(detections: Detections, sizes_N2: Tensor, out_sizes_N2: Tensor) -> Detections:
@@ -32,6 +33,23 @@ def postprocess(detections: Detections, sizes_N2: Tensor, out_sizes_N2: Tensor) 
         count_N=real_ND.sum(dim=1),
         finite_N=detections.finite_N,
         **{name: closed(values) for name, values in detections.optional().items()},
+    )
+
+
+def postprocess_rotated(found: RotatedDetections, sizes_N2: Tensor, out_sizes_N2: Tensor) -> RotatedDetections:
+    """`postprocess` of rotated boxes."""
+    scale_N2 = (out_sizes_N2.double() / sizes_N2.double()).to(found.boxes_ND5.dtype).flip(1)
+    boxes_ND5 = clip_rotated(scale_rotated(found.boxes_ND5, scale_N2), out_sizes_N2)
+    slot_D = torch.arange(boxes_ND5.shape[1], device=boxes_ND5.device)
+    real_ND = (slot_D < found.count_N.unsqueeze(1)) & has_sides(boxes_ND5, 0)
+    order_ND = (~real_ND).to(torch.int8).argsort(dim=1, stable=True)
+    real_ND = real_ND.gather(1, order_ND)
+    return RotatedDetections(
+        boxes_ND5=take_rows(boxes_ND5, order_ND).masked_fill(~real_ND.unsqueeze(-1), 0),
+        scores_ND=take_rows(found.scores_ND, order_ND).masked_fill(~real_ND, 0),
+        labels_ND=take_rows(found.labels_ND, order_ND).masked_fill(~real_ND, -1),
+        count_N=real_ND.sum(dim=1),
+        finite_N=found.finite_N,
     )
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ops_cuda import match_boxes, nms
 from pipeline.detector.anchors import AnchorGenerator
-from pipeline.detector.box_coding import BoxCoder, clip_boxes, is_larger
+from pipeline.detector.box_coding import Coder, clip_boxes, is_larger
 from pipeline.detector.losses import BoxLoss, Losses, finite_rows, float32
 from pipeline.detector.part import Part
 from pipeline.detector.sampling import Sampler, take_rows
@@ -46,10 +46,14 @@ class Proposals:
 
 
 class RPNHead(nn.Module):
-    """Shared 3x3 convolutions, then objectness and deltas per anchor. `convs` are output channels, -1 keeps the input's."""
+    """Shared 3x3 convolutions, then objectness and deltas per anchor. `convs` are output channels, -1 keeps the input's.
 
-    def __init__(self, channels: int, anchors_per_cell: int, convs: Sequence[int]) -> None:
+    `values` is the number of deltas of a box: 4, or 5 of a rotated one.
+    """
+
+    def __init__(self, channels: int, anchors_per_cell: int, convs: Sequence[int], values: int = 4) -> None:
         super().__init__()
+        self.values = values
         widths = [channels]
         for wanted in convs:
             widths.append(widths[-1] if wanted == -1 else wanted)
@@ -58,7 +62,7 @@ class RPNHead(nn.Module):
         named: OrderedDict[str, nn.Module] = OrderedDict((f"conv{number}", layer) for number, layer in enumerate(layers))
         self.conv: nn.Module = layers[0] if len(layers) == 1 else nn.Sequential(named)
         self.objectness_logits = nn.Conv2d(widths[-1], anchors_per_cell, 1)
-        self.anchor_deltas = nn.Conv2d(widths[-1], anchors_per_cell * 4, 1)
+        self.anchor_deltas = nn.Conv2d(widths[-1], anchors_per_cell * values, 1)
         for layer in (*layers, self.objectness_logits, self.anchor_deltas):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -70,7 +74,7 @@ class RPNHead(nn.Module):
             for layer in self.conv if isinstance(self.conv, nn.Sequential) else (self.conv,):
                 x_NCHW = functional.relu(layer(x_NCHW))
             logits.append(float32(self.objectness_logits(x_NCHW)).permute(0, 2, 3, 1).flatten(1))
-            deltas.append(per_anchor(float32(self.anchor_deltas(x_NCHW)), 4))
+            deltas.append(per_anchor(float32(self.anchor_deltas(x_NCHW)), self.values))
         return logits, deltas
 
 
@@ -92,7 +96,7 @@ class RPN(nn.Module):
         levels: Sequence[str],
         matching: Matching,
         sampler: Sampler,
-        coder: BoxCoder,
+        coder: Coder,
         box_loss: BoxLoss,
         loss_weight: float,
         keep_train: tuple[int, int],
@@ -166,9 +170,11 @@ class RPN(nn.Module):
             best.append((logits_NK, take_rows(deltas_NA4, index_NK), anchors_A4[index_NK], torch.full_like(index_NK, number)))
         logits_NK, deltas_NK4, anchors_NK4, level_NK = (torch.cat(parts, dim=1) for parts in zip(*best, strict=True))
         boxes_NK4 = self.coder.decode(deltas_NK4, anchors_NK4)
-        return select_proposals(
-            boxes_NK4, logits_NK, level_NK, len(anchors), sizes_N2, self.nms_threshold, keep[1], self.min_size
-        )
+        return self._select(boxes_NK4, logits_NK, level_NK, sizes_N2, keep[1])
+
+    def _select(self, boxes_NK4: Tensor, logits_NK: Tensor, level_NK: Tensor, sizes_N2: Tensor, limit: int) -> Proposals:
+        levels = len(self.levels)
+        return select_proposals(boxes_NK4, logits_NK, level_NK, levels, sizes_N2, self.nms_threshold, limit, self.min_size)
 
 
 def select_proposals(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.predict.map_files import encode_classes, encode_segments
 from pipeline.predict.panoptic import Merging, merged, semantic_map
 from pipeline.predict.postprocess import RawDetections, Rle, encode_mask, paste_mask, to_picture
+from pipeline.predict.rotated import enclosing, rotated_to_picture
 
 OF_PICTURES = ("count", "semantic")
 """Raw results with one entry per picture; all others have one per detection."""
@@ -44,6 +45,9 @@ class Predictions:
     """By image id: PNG of the picture's semantic classes. Encoded, as all of a split's maps would not fit."""
     panoptic: dict[int, SegmentMap] | None = None
     """By image id."""
+    rotated_D5: NDArray[np.float64] | None = None
+    """(cx, cy, w, h, degrees) in pixels of the stored picture, where the detector finds rotated boxes; `boxes_D4` are then the
+    upright boxes around them."""
 
     def __len__(self) -> int:
         return len(self.scores_D)
@@ -74,6 +78,9 @@ class Predictions:
         rows = [{"image_id": i, "category_id": c, "bbox": b, "score": s} for i, c, b, s in zip(*columns, strict=True)]
         for row, rle in zip(rows, self.masks_D or (), strict=False):
             row["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
+        if self.rotated_D5 is not None:
+            for row, box in zip(rows, self.rotated_D5.tolist(), strict=True):
+                row["rbox"] = box
         return rows
 
 
@@ -101,9 +108,13 @@ def found_in(
     `merging` says how panoptic maps are made, where there are any.
     """
     maps = maps_in(raw, image_id, categories, size, out_size, stride, merging)
-    if "boxes" not in raw:
+    if "scores" not in raw:
         return Predictions(np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), **maps)
-    boxes_D4, kept_D = to_picture(raw["boxes"], size, out_size)
+    if "rotated" in raw:
+        rotated_D5, kept_D = rotated_to_picture(raw["rotated"], size, out_size)
+        boxes_D4 = enclosing(rotated_D5)
+    else:
+        boxes_D4, kept_D = to_picture(raw["boxes"], size, out_size)
     masks_D: list[Rle] | None = None
     if "masks" in raw:  # encoded picture by picture: all of a split's bitmaps would not fit
         pairs = zip(raw["masks"][kept_D], boxes_D4, strict=True)
@@ -115,6 +126,7 @@ def found_in(
         category_ids_D=categories[raw["labels"][kept_D]],
         masks_D=masks_D,
         **maps,
+        rotated_D5=rotated_D5.astype(np.float64) if "rotated" in raw else None,
     )
 
 

@@ -21,6 +21,7 @@ MEASURES: dict[Task, Measure] = {
     "proposals": measure_proposals,
     "semantic": measure_semantic,
     "panoptic": measure_panoptic,
+    "rotated": partial(measure, task="rotated"),
 }
 
 

@@ -12,6 +12,7 @@ from pipeline.data.annotations import ImageTable
 from pipeline.data.dataset import Split
 from pipeline.data.maps import SplitMaps
 from pipeline.data.masks import require_masks, run_lengths
+from pipeline.data.rotated import require_rotated, rotated_boxes
 from pipeline.errors import DataError
 from pipeline.predict.postprocess import Rle
 from pipeline.tasks import BOXES, Task
@@ -71,6 +72,8 @@ class Truth:
     """The pictures, where maps are measured."""
     maps: SplitMaps | None = None
     """Semantic and panoptic maps, where they are measured: read picture by picture."""
+    rotated_A5: Floats | None = None
+    """Rotated boxes (cx, cy, w, h, degrees); None where none are measured."""
 
     @classmethod
     def of(cls, split: Split, categories: Sequence[CategoryLike], tasks: Collection[Task] = BOXES) -> "Truth":
@@ -107,6 +110,7 @@ class Truth:
             masks_A=_masks(split, rows) if "segm" in tasks else None,
             images=split.images if "semantic" in tasks else None,
             maps=split.maps if "semantic" in tasks else None,
+            rotated_A5=_rotated(split, rows) if "rotated" in tasks else None,
         )
 
 
@@ -125,6 +129,15 @@ def _masks(split: Split, rows: NDArray[np.int64]) -> list[Rle]:
         outlines = [polygon.reshape(-1).tolist() for polygon in polygons] or [[x1, y1, x2, y1, x2, y2, x1, y2]]
         found.append(coco_mask.merge(coco_mask.frPyObjects(outlines, height, width)))
     return found
+
+
+def _rotated(split: Split, rows: NDArray[np.int64]) -> Floats:
+    """Rotated boxes of the annotations `rows`; a crowd without one counts by its upright box."""
+    require_rotated(split, split.name)
+    x1, y1, x2, y2 = split.annotations.boxes_A4[rows].astype(np.float64).T
+    upright_A5 = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, np.zeros_like(x1)], axis=1)
+    rotated_A5 = rotated_boxes(split, rows)
+    return np.where(np.isfinite(rotated_A5).all(axis=1, keepdims=True), rotated_A5, upright_A5)
 
 
 def _packed(rle: dict[str, Any], place: str, picture: tuple[int, int]) -> Rle:

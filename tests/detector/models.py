@@ -84,7 +84,36 @@ def batch(
         boxes[n, :count] = torch.cat([corner, corner + side], 1)
         labels[n, :count] = torch.randint(0, classes, (count,), generator=generator)
     images = Images(pixels, extent, proposals(boxes, extent, generator))
-    return images, Targets(boxes, labels, diamonds(boxes, labels))
+    return images, taught(boxes, labels, height, width)
+
+
+def taught(boxes_NG4: torch.Tensor, labels_NG: torch.Tensor, height: int, width: int) -> Targets:
+    """Truths of these boxes for every task that there is."""
+    return Targets(
+        boxes_NG4,
+        labels_NG,
+        diamonds(boxes_NG4, labels_NG),
+        semantic_NHW=painted(boxes_NG4, labels_NG, height, width),
+        rotated_NG5=turned(boxes_NG4),
+    )
+
+
+def painted(boxes_NG4: torch.Tensor, labels_NG: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """The class of the last box that holds a pixel's centre; 255, which teaches nothing, elsewhere."""
+    x1, y1, x2, y2 = (side[..., None, None] for side in boxes_NG4.unbind(-1))
+    y_H1, x_W = torch.arange(height).view(-1, 1) + 0.5, torch.arange(width) + 0.5
+    inside_NGHW = (x_W >= x1) & (x_W < x2) & (y_H1 >= y1) & (y_H1 < y2) & (labels_NG >= 0)[..., None, None]
+    class_NGHW = torch.where(inside_NGHW, labels_NG[..., None, None], -1)
+    last_NHW = (inside_NGHW * torch.arange(1, inside_NGHW.shape[1] + 1).view(1, -1, 1, 1)).amax(dim=1)
+    found_NHW = class_NGHW.gather(1, (last_NHW - 1).clamp(min=0).unsqueeze(1)).squeeze(1)
+    return torch.where(last_NHW > 0, found_NHW, 255).to(torch.uint8)
+
+
+def turned(boxes_NG4: torch.Tensor) -> torch.Tensor:
+    """The boxes as rotated ones, each turned by another angle."""
+    centre, size = (boxes_NG4[..., :2] + boxes_NG4[..., 2:]) / 2, boxes_NG4[..., 2:] - boxes_NG4[..., :2]
+    angle = torch.linspace(-60, 60, boxes_NG4.shape[1]).view(1, -1, 1).expand(len(boxes_NG4), -1, 1)
+    return torch.cat([centre, size, torch.where(size[..., :1] > 0, angle, torch.zeros_like(angle))], dim=-1)
 
 
 def proposals(boxes_NG4: torch.Tensor, sizes_N2: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -15,7 +15,7 @@ from pipeline.detector.build import build_detector
 from pipeline.detector.detector import Detector
 from pipeline.detector.losses import Losses
 from pipeline.structures import Images, Targets
-from tests.detector.models import CONF, batch, lively, read_config
+from tests.detector.models import CONF, batch, lively, read_config, taught
 
 NAMES = sorted(path.stem for path in CONF.glob("*_tiny.yaml"))
 CLASSES = 3
@@ -33,7 +33,8 @@ def specks(images: Images, targets: Targets) -> tuple[Images, Targets]:
     """All boxes are one pixel or less."""
     boxes = targets.boxes_NG4.clone()
     boxes[..., 2:] = boxes[..., :2] + torch.tensor([1.0, 0.01])
-    return images, replace(targets, boxes_NG4=torch.where((targets.labels_NG >= 0).unsqueeze(-1), boxes, targets.boxes_NG4))
+    boxes = torch.where((targets.labels_NG >= 0).unsqueeze(-1), boxes, targets.boxes_NG4)
+    return images, taught(boxes, targets.labels_NG, *images.pixels_N3HW.shape[2:])
 
 
 def void(images: Images, targets: Targets) -> tuple[Images, Targets]:

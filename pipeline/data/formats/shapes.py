@@ -1,9 +1,10 @@
 """The built-in dataset: textured shapes on textured grounds, drawn from a seed, with exact boxes, polygons and keypoints.
 
 Conventions: later shapes cover earlier ones. A polygon is the shape's full outline inside the picture, whatever covers it; the
-box is tight around that. Keypoints are corners, named in the shape's own upright frame (it turns less than half its symmetry,
-so the names stay unambiguous), in COCO's convention: pixel index = continuous coordinate - 0.5; visibility 2 seen, 1 covered by a
-later shape, 0 (with x = y = 0) outside the picture. Colours and textures say nothing about the class of a shape; form does.
+box is tight around that. A rotated box is turned with the shape and holds all of it, outside the picture too. Keypoints are
+corners, named in the shape's own upright frame (it turns less than half its symmetry, so the names stay unambiguous), in COCO's
+convention: pixel index = continuous coordinate - 0.5; visibility 2 seen, 1 covered by a later shape, 0 (with x = y = 0) outside
+the picture. Colours and textures say nothing about the class of a shape; form does.
 Semantic and panoptic maps hold what is seen: shapes (a pixel belongs to the last one that covers half of it), grounds by texture.
 Pixels use no transcendental function, so that another CPU gives the same bytes.
 """
@@ -104,6 +105,8 @@ class Placed:
     centre: Real
     cover_HW: Real
     """Share of each pixel that the shape covers, 0..1."""
+    rotated: list[float]
+    """Its rotated box (cx, cy, w, h, degrees counter-clockwise)."""
     window: tuple[slice, slice]
     """Rows and columns outside which it covers nothing."""
 
@@ -194,10 +197,24 @@ def _place(cfg: ShapesDataset, random: Random, grid_2HW: Real, placed: list[Plac
         window = _window(points_P2, cfg.size)
         cover_HW = np.zeros(grid_2HW.shape[1:])
         cover_HW[window] = coverage(points_P2, grid_2HW[:, *window])
-        shape = Placed(form, number + 1, points_P2, centre, cover_HW, window)
+        rotated = _rotated_box(form.outline_P2 * squeeze * radius, centre, -math.degrees(angle))
+        shape = Placed(form, number + 1, points_P2, centre, cover_HW, rotated, window)
         if all(_seen(k, [*placed, shape]) >= 1 - cfg.hidden for k in range(len(placed))):
             return shape
     return None
+
+
+def _rotated_box(upright_P2: Real, centre: Real, degrees: float) -> list[float]:
+    """The box around an outline drawn upright, turned with it; of the angles that say the same the one in [-45, 45)."""
+    low, high = upright_P2.min(axis=0), upright_P2.max(axis=0)
+    along, down = ((low + high) / 2).tolist()
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    x, y = float(centre[0]) + cosine * along + sine * down, float(centre[1]) - sine * along + cosine * down
+    width, height = (high - low).tolist()
+    turns = math.floor((degrees + 45) / 90)
+    if turns % 2:
+        width, height = height, width
+    return [round(value, 2) + 0.0 for value in (x, y, width, height, degrees - 90 * turns)]
 
 
 def _seen(number: int, placed: list[Placed]) -> float:
@@ -252,6 +269,7 @@ def _labels(placed: list[Placed], size: int) -> Iterator[dict[str, Any]]:
             "iscrowd": 0,
             "segmentation": [outline_P2.reshape(-1).tolist()],
             "keypoints": _keypoints(shape, placed[number + 1 :], size),
+            "rbox": shape.rotated,
         }
 
 

@@ -1,9 +1,12 @@
-"""Settings of the semantic branch and of panoptic merging. No torch."""
+"""Settings of semantic and panoptic detectors. No torch."""
 
 from typing import Literal
 
-from pipeline.detector.settings.parts import Level, require
+from pipeline.detector.settings.backbones import BackboneConfig, FPNConfig, check_levels
+from pipeline.detector.settings.heads import BoxROIConfig, RPNConfig
+from pipeline.detector.settings.parts import AnchorConfig, InputConfig, Level, check_anchors, require
 from pipeline.schema import schema
+from pipeline.tasks import Task
 
 
 @schema
@@ -52,3 +55,58 @@ class CombineConfig:
         require(0 <= self.overlap <= 1, "combine.overlap", self.overlap, "is a share: 0 to 1")
         require(self.stuff_area >= 0, "combine.stuff_area", self.stuff_area, "must be 0 or more pixels")
         require(0 <= self.score <= 1, "combine.score", self.score, "is a score: 0 to 1")
+
+
+@schema
+class SemanticFPNConfig:
+    """The semantic branch of Panoptic FPN alone (Kirillov et al. 2019): a class for every pixel."""
+
+    kind: Literal["semantic_fpn"]
+    weights: str | None
+    """Pretrained weights of the whole detector, or null; see FasterRCNNConfig."""
+    input: InputConfig
+    backbone: BackboneConfig
+    fpn: FPNConfig
+    semantic: SemanticConfig
+
+    def __post_init__(self) -> None:
+        for level in self.semantic.levels:
+            check_levels(self.fpn, "semantic.levels", (level,))
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What the detector learns and finds."""
+        return ("semantic",)
+
+
+@schema
+class PanopticFPNConfig:
+    """Kirillov et al. 2019: Mask R-CNN and a semantic branch on one pyramid, merged into panoptic maps."""
+
+    kind: Literal["panoptic_fpn"]
+    weights: str | None
+    """Pretrained weights of the whole detector, or null; see FasterRCNNConfig."""
+    input: InputConfig
+    backbone: BackboneConfig
+    fpn: FPNConfig
+    anchors: AnchorConfig
+    rpn: RPNConfig
+    roi: BoxROIConfig
+    semantic: SemanticConfig
+    combine: CombineConfig
+    instance_weight: float
+    """Factor of the second stage's losses."""
+
+    def __post_init__(self) -> None:
+        check_levels(self.fpn, "rpn.levels", self.rpn.levels)
+        check_levels(self.fpn, "roi.levels", self.roi.levels)
+        check_anchors(self.anchors, self.rpn.levels)
+        for level in self.semantic.levels:
+            check_levels(self.fpn, "semantic.levels", (level,))
+        require(self.roi.mask is not None, "roi.mask", None, "is needed: panoptic maps are made of masks")
+        require(self.instance_weight >= 0, "instance_weight", self.instance_weight, "must be 0 or more")
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What the detector learns and finds."""
+        return ("bbox", "segm", "semantic", "panoptic")
