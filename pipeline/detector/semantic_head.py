@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.detector.backbones import FrozenBatchNorm2d
+from pipeline.detector.norms import FrozenBatchNorm2d
 from pipeline.detector.losses import Losses, finite_rows, float32
 from pipeline.detector.part import Part
 from pipeline.structures import SemanticMaps

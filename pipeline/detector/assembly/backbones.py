@@ -7,6 +7,7 @@ from torch import nn
 
 from pipeline.detector.backbones import STAGES, Deform, ResNet, ResNetStages, timm_backbone
 from pipeline.detector.fpn import FPN
+from pipeline.detector.norms import FrozenBatchNorm2d
 from pipeline.detector.settings.backbones import BackboneConfig, FPNConfig, ResNetConfig, TimmConfig
 from pipeline.errors import ConfigError
 
@@ -31,7 +32,7 @@ def _resnet(cfg: ResNetConfig, stages: tuple[str, ...]) -> tuple[ResNet, tuple[i
         deform=[deform if stage in deformed else None for stage in STAGES],
     )
     for module in backbone.modules():
-        if hasattr(module, "running_var"):
+        if isinstance(module, FrozenBatchNorm2d | nn.modules.batchnorm._BatchNorm):
             module.eps = cfg.norm_eps
     return backbone, backbone.channels
 
