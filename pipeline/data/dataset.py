@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.data.annotations import Annotations, ImageTable, Rows, row_indices
 from pipeline.data.formats.coco_json import annotation_table, image_table, read_coco_json, write_coco_json
 from pipeline.data.maps import SplitMaps, read_maps, write_maps
+from pipeline.data.proposals import ProposalPool, read_proposals, write_proposals
 from pipeline.errors import DataError, did_you_mean
 from pipeline.files import digest_file, read_json, write_json
 
@@ -81,6 +82,8 @@ class Split:
     """While ingesting: where each picture lies now. None: in `folder`."""
     maps: SplitMaps | None = None
     """Semantic and panoptic maps, where there are any."""
+    proposals: ProposalPool | None = None
+    """Boxes worth a look that something else made, where the dataset brings them."""
 
     def path(self, row: int) -> Path:
         """Where the picture of image `row` is, or would be: it can be missing."""
@@ -107,7 +110,9 @@ class Split:
         annotations = replace(self.annotations.take(kept), image_A=image_A[kept])
         sources = None if self.sources is None else [self.sources[i] for i in index]
         maps = None if self.maps is None else self.maps.take_images(index)
-        return replace(self, images=self.images.take(index), annotations=annotations, sources=sources, maps=maps)
+        proposals = None if self.proposals is None else self.proposals.take(index)
+        images = self.images.take(index)
+        return replace(self, images=images, annotations=annotations, sources=sources, maps=maps, proposals=proposals)
 
 
 @dataclass(slots=True)
@@ -152,6 +157,9 @@ def write_dataset(out: Path, dataset: Dataset, copy_images: bool = True) -> None
     for name, split in splits.items():
         write_coco_json(out / f"{name}.json", split.images, split.annotations, categories, split.header)
         digest.update(f"{name}.json {digest_file(out / f'{name}.json')}\n".encode())
+        if split.proposals is not None:
+            write_proposals(_proposals(out, name), split.proposals, split.images.ids_I)
+            digest.update(f"{name} proposals {digest_file(_proposals(out, name))}\n".encode())
         missing = 0
         for row, file_name in enumerate(split.images.file_names):
             content = _place_picture(split.path(row), out / "images" / file_name, copy_images)
@@ -244,7 +252,13 @@ def _read_split(folder: Path, name: str, info: DatasetInfo) -> Split:
     if "semantic" in info.tasks or "panoptic" in info.tasks:
         panoptic, things_and_stuff = "panoptic" in info.tasks, panoptic_categories(info.categories, info.stuff)
         split.maps = read_maps(folder, name, split.images, info.semantic, panoptic, things_and_stuff)
+    if _proposals(folder, name).is_file():
+        split.proposals = read_proposals(_proposals(folder, name), split.images.ids_I)
     return split
+
+
+def _proposals(folder: Path, name: str) -> Path:
+    return folder / "proposals" / f"{name}.npz"
 
 
 def _read_info(path: Path) -> DatasetInfo:

@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.data.dataset import Dataset, Split
 from pipeline.data.maps import THINGS
 from pipeline.data.masks import require_masks
+from pipeline.data.proposals import MAKE
 from pipeline.data.rotated import require_rotated
 from pipeline.errors import DataError
 from pipeline.tasks import Task
@@ -59,6 +60,12 @@ NEEDS: dict[Task, Callable[[Split, Dataset, Path], None]] = {
     "proposals": _boxes,
     "rotated": _rotated_boxes,
 }
+
+
+def require_proposals(dataset: Dataset, name: str, place: Path) -> None:
+    """DataError unless the split `name` of the dataset in `place` brings proposals."""
+    if dataset.split(name).proposals is None:
+        raise DataError(place, f"the split {name} has no proposals, which this model looks at", MAKE)
 
 
 def require_labels(dataset: Dataset, name: str, tasks: Collection[Task], place: Path) -> None:

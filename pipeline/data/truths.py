@@ -31,10 +31,12 @@ class Truths:
     rotated_G5: NDArray[np.float32] | None = None
     """Rotated boxes (cx, cy, w, h, degrees counter-clockwise). A crop moves them without clipping; what is dropped is decided by
     the upright boxes."""
+    proposals_P4: NDArray[np.float32] | None = None
+    """Proposals of the picture by falling score, not one per object. A crop clips them; those left without area stay, empty."""
 
     @classmethod
-    def read(cls, split: Split, row: int, tasks: Collection[Task]) -> "Truths":
-        """The labels of picture `row` that can be learnt from: of a known class, and no crowd."""
+    def read(cls, split: Split, row: int, tasks: Collection[Task], proposals: bool = False) -> "Truths":
+        """The labels of picture `row` that can be learnt from: of a known class, and no crowd; and maybe its proposals."""
         annotations, rows = split.annotations, split.rows_of(row)
         learn_A = ~annotations.crowd_A[rows] & (annotations.label_A[rows] >= 0)
         return cls(
@@ -43,6 +45,7 @@ class Truths:
             polygons=outlines(split, rows).take(learn_A) if "segm" in tasks else None,
             semantic_HW=split.maps.classes_of(row) if "semantic" in tasks and split.maps is not None else None,
             rotated_G5=rotated_boxes(split, rows)[learn_A].astype(np.float32) if "rotated" in tasks else None,
+            proposals_P4=split.proposals.of(row) if proposals and split.proposals is not None else None,
         )
 
     def __len__(self) -> int:
@@ -64,6 +67,7 @@ class Truths:
         return replace(
             self,
             boxes_G4=self.boxes_G4 * four[0] + four[1],
+            proposals_P4=None if self.proposals_P4 is None else self.proposals_P4 * four[0] + four[1],
             polygons=_moved(self.polygons, scale, shift),
             semantic_HW=None if self.semantic_HW is None else _resized(self.semantic_HW, scale),
             rotated_G5=None if self.rotated_G5 is None else stretched(self.rotated_G5, scale) + _centre(shift),
@@ -71,10 +75,10 @@ class Truths:
 
     def flipped(self, width: float) -> "Truths":
         """Mirrored left to right in a picture of `width` pixels."""
-        x1, y1, x2, y2 = self.boxes_G4.T
         return replace(
             self,
-            boxes_G4=np.stack([np.float32(width) - x2, y1, np.float32(width) - x1, y2], axis=1),
+            boxes_G4=_mirrored(self.boxes_G4, width),
+            proposals_P4=None if self.proposals_P4 is None else _mirrored(self.proposals_P4, width),
             polygons=_moved(self.polygons, (-1, 1), (width, 0)),
             semantic_HW=None if self.semantic_HW is None else self.semantic_HW[:, ::-1],
             rotated_G5=None if self.rotated_G5 is None else mirrored(self.rotated_G5, width),
@@ -83,11 +87,13 @@ class Truths:
     def cropped(self, left: int, top: int, width: int, height: int) -> "Truths":
         """Within a window of the picture; boxes are clipped, and objects of which too little is left are dropped."""
         moved = self.moved((1, 1), (-left, -top))
-        boxes_G4 = np.clip(moved.boxes_G4, 0, np.array([width, height, width, height], np.float32))
+        window = np.array([width, height, width, height], np.float32)
+        boxes_G4 = np.clip(moved.boxes_G4, 0, window)
+        proposals_P4 = None if moved.proposals_P4 is None else np.clip(moved.proposals_P4, 0, window)
         side_G2 = boxes_G4[:, 2:] - boxes_G4[:, :2]
         keep_G = (side_G2 >= LEAST_SIDE).all(axis=1) & (_area(boxes_G4) >= LEAST_SHARE * _area(self.boxes_G4))
         window_HW = None if self.semantic_HW is None else self.semantic_HW[top : top + height, left : left + width]
-        return replace(moved, boxes_G4=boxes_G4, semantic_HW=window_HW).take(keep_G)
+        return replace(moved, boxes_G4=boxes_G4, proposals_P4=proposals_P4, semantic_HW=window_HW).take(keep_G)
 
 
 def _moved(polygons: PolygonPool | None, scale: tuple[float, float], shift: tuple[float, float]) -> PolygonPool | None:
@@ -104,6 +110,11 @@ def _resized(map_HW: NDArray[np.uint8], scale: tuple[float, float]) -> NDArray[n
 
 def _centre(shift: tuple[float, float]) -> NDArray[np.float32]:
     return np.array([*shift, 0, 0, 0], np.float32)
+
+
+def _mirrored(boxes_M4: NDArray[np.float32], width: float) -> NDArray[np.float32]:
+    x1, y1, x2, y2 = boxes_M4.T
+    return np.stack([np.float32(width) - x2, y1, np.float32(width) - x1, y2], axis=1)
 
 
 def _area(boxes_G4: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -189,3 +189,8 @@ ModelConfig = Annotated[
     | RotatedProposalNetworkConfig,
     pydantic.Field(discriminator="kind"),
 ]
+
+
+def takes_proposals(cfg: ModelConfig) -> bool:
+    """Whether a detector of these settings looks at proposals that come with the pictures."""
+    return cfg.kind == "fast_rcnn"

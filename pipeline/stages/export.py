@@ -16,13 +16,13 @@ from pipeline.deploy.quantization import write_int8
 from pipeline.deploy.recipe import Recipe, read_recipe
 from pipeline.detector.weights import Loaded, load_detector, read_training
 from pipeline.evaluation.found import Predictions
-from pipeline.evaluation.inference import Backend, TorchBackend, predict_with, require_classes
+from pipeline.evaluation.inference import Backend, TorchBackend, network_input, predict_with, require_classes
 from pipeline.evaluation.pictures import beside, detection_panel
 from pipeline.evaluation.tasks import evaluate_all
 from pipeline.evaluation.truth import Truth
 from pipeline.files import digest_file, staged, write_atomically, write_json
 from pipeline.layout import TIMING
-from pipeline.predict.preprocess import prepare, read_image, stack
+from pipeline.predict.preprocess import read_image
 from pipeline.predict.session import OnnxBackend
 from pipeline.report import Report
 from pipeline.settings import ExportStage
@@ -85,8 +85,9 @@ def card_facts(
 
 def latency(backend: Backend, split: Split, detector: Loaded) -> float:
     """Milliseconds of the first picture of `split` in the backend."""
-    pixels_N3HW, sizes_N2 = stack([prepare(read_image(split.path(0)), detector.cfg.input)], detector.model.divisor)
-    return milliseconds(lambda: backend(pixels_N3HW, sizes_N2))
+    model, picture = detector.model, read_image(split.path(0))
+    feed = network_input(split, [0], [picture], detector.cfg.input, model.divisor, model.takes_proposals)
+    return milliseconds(lambda: backend(*feed.values()))
 
 
 def compare(truth: Truth, found: dict[str, Predictions], cfg: ExportStage) -> list[Parity]:

@@ -16,9 +16,9 @@ from pipeline.deploy.selection import Choice, HeldPictures, choose, most_in_floa
 from pipeline.deploy.sensitivity import Bench, Sensitivities
 from pipeline.detector.settings.parts import InputConfig
 from pipeline.detector.weights import load_detector
-from pipeline.evaluation.inference import merging_of
+from pipeline.evaluation.inference import merging_of, network_input
 from pipeline.files import staged, write_json
-from pipeline.predict.preprocess import prepare, read_image, stack
+from pipeline.predict.preprocess import read_image
 from pipeline.progress import Progress
 from pipeline.report import Report
 from pipeline.settings import QuantizeStage
@@ -34,7 +34,8 @@ def run(cfg: QuantizeStage) -> None:
     detector, dataset = load_detector(cfg.layout.detector), open_dataset(cfg.layout.validated)
     train = dataset.split("train")
     pictures = Pictures.draw(len(train.images), cfg.quantize, cfg.seed)
-    feed = partial(feeds, train, input=detector.cfg.input, divisor=detector.model.divisor)
+    model = detector.model
+    feed = partial(feeds, train, input=detector.cfg.input, divisor=model.divisor, proposals=model.takes_proposals)
     work = cfg.compute.threads_each()
 
     with staged(cfg.layout.quantized) as out:
@@ -145,8 +146,7 @@ def write_page(cfg: QuantizeStage, result: Result) -> None:
     page.write(cfg.layout.reports("quantize") / "index.html")
 
 
-def feeds(split: Split, rows: Sequence[int], *, input: InputConfig, divisor: int) -> Iterator[Feed]:
+def feeds(split: Split, rows: Sequence[int], *, input: InputConfig, divisor: int, proposals: bool) -> Iterator[Feed]:
     """One picture at a time as the exported graph takes it."""
     for row in rows:
-        pixels_N3HW, sizes_N2 = stack([prepare(read_image(split.path(row)), input)], divisor)
-        yield {"pixels": pixels_N3HW, "sizes": sizes_N2}
+        yield network_input(split, [row], [read_image(split.path(row))], input, divisor, proposals)

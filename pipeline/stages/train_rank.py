@@ -5,14 +5,17 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from pipeline.data.augment import Augmentation
 from pipeline.data.dataset import Dataset, Split, open_dataset
 from pipeline.data.loader import Batch, TrainingPictures, training_batches
-from pipeline.data.needs import require_labels
-from pipeline.data.sampler import StepSampler
+from pipeline.data.needs import require_labels, require_proposals
+from pipeline.data.sampler import StepSampler, pictures_per_class, repeat_factors
 from pipeline.detector.build import build_detector
+from pipeline.detector.classification import tell_frequencies
+from pipeline.detector.config import takes_proposals
 from pipeline.detector.pretrained.backbone import load_pretrained
 from pipeline.detector.weights import save_detector, save_training
 from pipeline.errors import DataError
@@ -55,14 +58,17 @@ def fit(cfg: TrainStage, work: Path, ranks: Ranks, show: Callable[[int, Mapping[
     dataset = open_dataset(cfg.layout.validated)
     for name in ("train", "val"):
         require_labels(dataset, name, cfg.model.tasks, cfg.layout.validated)
+        if takes_proposals(cfg.model):
+            require_proposals(dataset, name, cfg.layout.validated)
     pictures = training_pictures(dataset.split("train"), cfg)
     found = found_categories(dataset.info.categories, cfg.model.tasks)
     model = build_detector(cfg.model, num_classes=len(found), semantic_classes=len(dataset.info.semantic))
+    tell_frequencies(model, torch.from_numpy(pictures_per_class(dataset.split("train").annotations, len(dataset.classes))))
     loaded = load_pretrained(model, cfg.model)
     if ranks.first:
         print(f"train: {len(dataset.classes)} classes; backbone weights: {loaded.source if loaded else 'random'}", flush=True)
-    if cfg.train.sync_norm and ranks.count > 1:
-        sync_norms(model)
+    if ranks.count > 1:
+        sync_norms(model, every=cfg.train.sync_norm)
     model.to(device)
 
     final: dict[str, float] = {}
@@ -95,7 +101,10 @@ def training_pictures(split: Split, cfg: TrainStage) -> TrainingPictures:
     augmentation = Augmentation(
         cfg.model.input.short_side, cfg.model.input.long_side, augment.flip, augment.scale, augment.crop, augment.crop_least
     )
-    return TrainingPictures(split, augmentation, cfg.model.input.channels, cfg.seed, cfg.model.tasks)
+    rare = cfg.train.repeat_rare
+    repeats = None if rare is None else repeat_factors(split.annotations, len(split.images), rare)
+    channels, proposals = cfg.model.input.channels, takes_proposals(cfg.model)
+    return TrainingPictures(split, augmentation, channels, cfg.seed, cfg.model.tasks, proposals, repeats)
 
 
 def validation(model: nn.Module, step: int, dataset: Dataset, cfg: TrainStage) -> dict[str, float]:

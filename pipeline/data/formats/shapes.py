@@ -6,6 +6,7 @@ corners, named in the shape's own upright frame (it turns less than half its sym
 convention: pixel index = continuous coordinate - 0.5; visibility 2 seen, 1 covered by a later shape, 0 (with x = y = 0) outside
 the picture. Colours and textures say nothing about the class of a shape; form does.
 Semantic and panoptic maps hold what is seen: shapes (a pixel belongs to the last one that covers half of it), grounds by texture.
+Proposals, for models that take them, are each box moved a little several times, and random boxes; better ones score higher.
 Pixels use no transcendental function, so that another CPU gives the same bytes.
 """
 
@@ -24,11 +25,15 @@ from pipeline.data.config import ShapesDataset
 from pipeline.data.dataset import Category, Dataset, DatasetInfo, Split, labels_of
 from pipeline.data.formats.coco_json import annotation_table, image_table
 from pipeline.data.formats.shapes_maps import SEMANTIC, MapWriter, stuff_categories
+from pipeline.data.proposals import ProposalPool
 
 Real = NDArray[np.float64]
 Random = np.random.Generator
 
 _TRIES = 40
+JITTERS = np.array([0.05, 0.1, 0.15, 0.3])
+"""How far the corners of a truth's proposals move at most, in its sides."""
+RANDOM_PROPOSALS = 24
 _LEAST_SIDE = 6.0
 """A shape of which a side inside the picture would be shorter, in pixels, is placed elsewhere."""
 
@@ -74,6 +79,7 @@ def draw_shapes(cfg: ShapesDataset, seed: int, folder: Path) -> Dataset:
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         maps = MapWriter(folder.parent, categories)
+        proposals: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
         for number in range(count):
             random = np.random.Generator(np.random.PCG64([seed % 2**63, key, number]))
             scene = draw_scene(cfg, random)
@@ -83,15 +89,32 @@ def draw_shapes(cfg: ShapesDataset, seed: int, folder: Path) -> Dataset:
             covers = [shape.cover_HW for shape in scene.placed]
             maps.add(file_name, scene.ground_HW, covers, [shape.number for shape in scene.placed], ids)
             images.append({"id": number + 1, "file_name": file_name, "width": cfg.size, "height": cfg.size})
+            boxes_G4 = np.array([shape["bbox"] for shape in shapes], np.float64).reshape(-1, 4)
+            proposals.append(propose(boxes_G4, cfg.size, np.random.Generator(np.random.PCG64([seed % 2**63, key, number, 1]))))
             for shape in shapes:
                 annotations.append({"id": len(annotations) + 1, "image_id": number + 1} | shape)
         table = image_table(images, name)
         columns = annotation_table(annotations, table, name)
         columns.label_A = labels_of(columns.category_A, [category.id for category in categories])
-        splits[name] = Split(name, table, columns, folder, maps=maps.maps())
+        # The table's order is that of the file names, which are numbered as the pictures are.
+        pool = ProposalPool.joined(proposals)
+        splits[name] = Split(name, table, columns, folder, maps=maps.maps(), proposals=pool)
     stuff = stuff_categories(len(FORMS))
     info = DatasetInfo(categories, f"shapes:seed {seed}", "generated", cfg.licence, stuff=stuff, semantic=SEMANTIC)
     return Dataset(info, splits)
+
+
+def propose(xywh_G4: Real, size: int, random: Random) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Boxes [P, 4] (x1, y1, x2, y2) around truths (x, y, width, height) and anywhere, clipped to the picture, and scores [P]."""
+    jitter_J = np.repeat(JITTERS, len(xywh_G4))
+    around_J4 = np.tile(np.concatenate([xywh_G4[:, :2], xywh_G4[:, :2] + xywh_G4[:, 2:]], axis=1), (len(JITTERS), 1))
+    sides_J4 = np.tile(xywh_G4[:, [2, 3, 2, 3]], (len(JITTERS), 1))
+    moved_J4 = around_J4 + random.uniform(-1, 1, around_J4.shape) * sides_J4 * jitter_J[:, None]
+    corner_R2 = random.uniform(0, size * 0.8, (RANDOM_PROPOSALS, 2))
+    random_R4 = np.concatenate([corner_R2, corner_R2 + random.uniform(_LEAST_SIDE, size * 0.6, corner_R2.shape)], axis=1)
+    boxes_P4 = np.clip(np.concatenate([moved_J4, random_R4]), 0, size)
+    scores_P = np.concatenate([1 - jitter_J, random.uniform(0, 0.6, RANDOM_PROPOSALS)])
+    return boxes_P4.astype(np.float32), scores_P.astype(np.float32)
 
 
 @dataclass(slots=True)
