@@ -1,7 +1,7 @@
 """Panoptic maps: panoptic quality of all classes, of things, of stuff, and of each class.
 
-PQ = SQ x RQ: mean IoU of the matched segments (IoU above 0.5), and the share of segments that are matched. Source: Kirillov et al.
-2019, "Panoptic Segmentation", counted by hotcoco after COCO's panopticapi; crowds and pixels without a segment are left out.
+PQ = SQ x RQ: mean IoU of the matched segments (IoU above 0.5), and the share of segments that are matched. Source: Kirillov et
+al. 2019, "Panoptic Segmentation", counted by hotcoco after COCO's panopticapi; crowds and pixels without a segment are left out.
 """
 
 import tempfile

@@ -91,6 +91,57 @@ def tint_masks(image_HW3: Pixels, masks: Iterable[NDArray[np.bool_]], colours: I
     return tinted
 
 
+def draw_regions(
+    image_HW3: Pixels,
+    ids_HW: NDArray[np.integer],
+    captions: Sequence[str],
+    colours: Sequence[tuple[int, int, int]],
+) -> Pixels:
+    """A copy of the RGB picture with its regions tinted and named: region s of `ids` (0 = none) has captions[s - 1].
+
+    Small pictures come back enlarged by a whole factor, as from `draw_boxes`. An empty caption only tints.
+    """
+    there = [number for number in np.unique(ids_HW).tolist() if number > 0]
+    tinted = tint_masks(image_HW3, (ids_HW == number for number in there), [colours[number - 1] for number in there])
+    factor = _enlargement(*image_HW3.shape[:2])
+    height, width = image_HW3.shape[0] * factor, image_HW3.shape[1] * factor
+    image = np.array(Image.fromarray(tinted).resize((width, height), Image.Resampling.NEAREST))
+    named = [number for number in there if captions[number - 1]]
+    points = [_middle(ids_HW == number) for number in named]
+    boxes_D4 = np.array([[x, y, x + 1, y + 1] for x, y in points], np.float64).reshape(-1, 4) * factor
+    texts, shades = [captions[number - 1] for number in named], [colours[number - 1] for number in named]
+    return _caption(image, boxes_D4, texts, shades) if named else image
+
+
+def _middle(mask_HW: NDArray[np.bool_]) -> tuple[int, int]:
+    """(x, y) of a pixel of the mask, near its middle row and in the middle of that row's longest run."""
+    rows = np.flatnonzero(mask_HW.any(axis=1))
+    y = int(rows[len(rows) // 2])
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask_HW[y].astype(np.int8), [0]])))
+    longest = int(np.argmax(edges[1::2] - edges[::2]))
+    return int(edges[2 * longest] + edges[2 * longest + 1] - 1) // 2, y
+
+
+def _caption(image: Pixels, boxes_D4: NDArray[np.float64], texts: list[str], colours: list[tuple[int, int, int]]) -> Pixels:
+    import supervision as sv
+
+    distinct = sorted(set(colours))
+    palette = sv.ColorPalette([sv.Color(*colour) for colour in distinct])
+    text = sv.LabelAnnotator(
+        color=palette,
+        text_color=sv.Color.WHITE,
+        text_scale=0.4,
+        text_thickness=1,
+        text_padding=2,
+        text_position=sv.Position.CENTER,
+    )
+    canvas = np.ascontiguousarray(image[:, :, ::-1])  # supervision draws with OpenCV, whose colours are BGR
+    lookup = np.array([distinct.index(colour) for colour in colours])
+    labelled = sv.Detections(xyxy=boxes_D4.astype(np.float32))
+    canvas = text.annotate(canvas, labelled, labels=texts, custom_color_lookup=lookup)
+    return np.ascontiguousarray(canvas[:, :, ::-1])
+
+
 def _enlargement(height: int, width: int) -> int:
     return min(8, max(1, -(-READABLE_SIDE // max(height, width)))) if max(height, width) < READABLE_SIDE else 1
 

@@ -12,6 +12,7 @@ import orjson
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError, UserError
+from pipeline.predict.panoptic import Merging, Segments, merged, semantic_map
 from pipeline.predict.postprocess import RawDetections, paste_mask, to_picture
 from pipeline.predict.preprocess import Pixels, prepare, stack
 
@@ -20,7 +21,9 @@ INPUTS = ["pixels", "sizes"]
 PROPOSALS = "proposals"
 """Third input of a detector that takes proposals: float32 (x1, y1, x2, y2) [N, P, 4] in the network's pixels."""
 OUTPUTS = ["boxes", "scores", "labels", "count"]
-"""What every exported detector gives; one with further heads gives more."""
+"""What an exported detector of boxes gives; one with further heads gives more."""
+SEMANTIC = "semantic"
+"""What a detector of semantic maps gives, alone or beside boxes."""
 EXPORT = "python -m pipeline export writes it"
 
 
@@ -48,7 +51,8 @@ class OnnxBackend:
             raise DataError(path, f"ONNX Runtime cannot load it: {_first_line(error)}", EXPORT) from error
         self.takes_proposals = PROPOSALS in [entry.name for entry in self.session.get_inputs()]
         self.outputs = [entry.name for entry in self.session.get_outputs()]
-        if missing := {*INPUTS, *OUTPUTS} - {entry.name for entry in self.session.get_inputs()} - {*self.outputs}:
+        wanted = {*INPUTS, *(() if self.outputs == [SEMANTIC] else OUTPUTS)}
+        if missing := wanted - {entry.name for entry in self.session.get_inputs()} - {*self.outputs}:
             raise DataError(path, f"is not an exported detector: it has no {', '.join(sorted(missing))}", EXPORT)
 
     def __call__(
@@ -87,6 +91,10 @@ class Found:
     """Height and width of the picture."""
     masks_DMM: NDArray[np.float32] | None
     """Mask probabilities in the frames of the boxes; None where the detector finds boxes alone."""
+    semantic_HW: NDArray[np.uint8] | None = None
+    """Semantic class of each pixel; None where the detector makes no maps."""
+    segments: Segments | None = None
+    """Panoptic segments; None where it makes none."""
 
     def masks(self) -> Iterator[NDArray[np.bool_]]:
         """The masks at full size [H, W], one after the other: all at once can take gigabytes. None without masks."""
@@ -105,6 +113,10 @@ class Detector:
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
     """The classes' ids in the dataset that it was trained on."""
+    semantic: tuple[str, ...] = ()
+    """Names of the semantic classes."""
+    merging: Merging | None = None
+    """How panoptic maps are made; None where it makes none."""
 
     @classmethod
     def open(cls, folder: Path, precision: Precision = "onnx", threads: int = 0, optimize: bool = True) -> Self:
@@ -118,6 +130,7 @@ class Detector:
                 raise ValueError(f"input.channels is {shape.channels!r}; it must be rgb or bgr")
             files, divisor = deploy["files"], int(deploy["divisor"])
             classes, ids = tuple(map(str, deploy["classes"])), tuple(map(int, deploy["category_ids"]))
+            semantic, merging = tuple(map(str, deploy.get("semantic", ()))), _merging(deploy.get("merging"))
             file, digest = str(files[precision]["file"]), str(files[precision]["digest"])
         except OSError as error:
             raise DataError(place, "cannot be read: is there an exported detector?", EXPORT) from error
@@ -127,7 +140,7 @@ class Detector:
             raise DataError(place, f"files.{precision} leaves the folder: {file!r}")
         if (folder / file).is_file() and _digest(folder / file) != digest:
             raise DataError(folder / file, f"is not the file that {place.name} describes and export tested", EXPORT)
-        return cls(OnnxBackend(folder / file, threads, optimize), shape, divisor, classes, ids)
+        return cls(OnnxBackend(folder / file, threads, optimize), shape, divisor, classes, ids, semantic, merging)
 
     def predict(self, image_HW3: Pixels, threshold: float = 0.0) -> Found:
         """Detections on one RGB picture whose score is at least `threshold`."""
@@ -145,17 +158,41 @@ class Detector:
             raw = self.backend(pixels_N3HW, sizes_N2)
         except Exception as error:
             raise UserError(f"the exported detector failed on {pixels_N3HW.shape} pixels: {_first_line(error)}") from error
-        found = []
-        for place, image in enumerate(images):
-            count = int(raw["count"][place])
-            size = (int(sizes_N2[place, 0]), int(sizes_N2[place, 1]))
-            boxes_D4, rows = to_picture(raw["boxes"][place, :count], size, (image.shape[0], image.shape[1]))
-            scores_D, labels_D = raw["scores"][place, :count][rows], raw["labels"][place, :count][rows]
-            good = scores_D >= threshold
-            names = [self.classes[label] for label in labels_D[good].tolist()]
-            masks_DMM = raw["masks"][place, :count][rows][good] if "masks" in raw else None
-            found.append(Found(boxes_D4[good], scores_D[good], labels_D[good], names, image.shape[:2], masks_DMM))
-        return found
+        return [
+            self._found(raw, place, (int(height), int(width)), image.shape[:2], pixels_N3HW.shape[2], threshold)
+            for place, (image, (height, width)) in enumerate(zip(images, sizes_N2.tolist(), strict=True))
+        ]
+
+    def _found(
+        self, raw: RawDetections, place: int, size: tuple[int, int], out_size: tuple[int, int], padded: int, threshold: float
+    ) -> Found:
+        """One picture of a batch; `padded` is the height of the network's input."""
+        semantic_HW = None
+        if SEMANTIC in raw:
+            logits_Chw = raw["semantic"][place]
+            semantic_HW = semantic_map(logits_Chw, padded // logits_Chw.shape[1], size, out_size)
+        if "boxes" not in raw:
+            nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+            return Found(*nothing, [], out_size, None, semantic_HW)
+        count = int(raw["count"][place])
+        boxes_D4, rows = to_picture(raw["boxes"][place, :count], size, out_size)
+        scores_D, labels_D = raw["scores"][place, :count][rows], raw["labels"][place, :count][rows]
+        masks_DMM = raw["masks"][place, :count][rows] if "masks" in raw else None
+        segments = None
+        if self.merging is not None and masks_DMM is not None and semantic_HW is not None:
+            segments = merged(masks_DMM, boxes_D4, scores_D, labels_D, semantic_HW, self.merging)
+        good = scores_D >= threshold
+        names = [self.classes[label] for label in labels_D[good].tolist()]
+        shown_DMM = None if masks_DMM is None else masks_DMM[good]
+        return Found(boxes_D4[good], scores_D[good], labels_D[good], names, out_size, shown_DMM, semantic_HW, segments)
+
+
+def _merging(content: Any) -> Merging | None:
+    """deploy.json's `merging`."""
+    if content is None:
+        return None
+    ids = tuple(map(int, content["stuff_ids"]))
+    return Merging(float(content["overlap"]), float(content["stuff_area"]), float(content["score"]), ids)
 
 
 def _digest(path: Path) -> str:

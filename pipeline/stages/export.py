@@ -16,8 +16,9 @@ from pipeline.deploy.quantization import write_int8
 from pipeline.deploy.recipe import Recipe, read_recipe
 from pipeline.detector.weights import Loaded, load_detector, read_training
 from pipeline.evaluation.found import Predictions
-from pipeline.evaluation.inference import Backend, TorchBackend, network_input, predict_with, require_classes
-from pipeline.evaluation.pictures import beside, detection_panel
+from pipeline.evaluation.inference import Backend, TorchBackend, merging_of, network_input, predict_with, require_classes
+from pipeline.evaluation.map_pictures import found_panel
+from pipeline.evaluation.pictures import beside
 from pipeline.evaluation.tasks import evaluate_all
 from pipeline.evaluation.truth import Truth
 from pipeline.files import digest_file, staged, write_atomically, write_json
@@ -106,11 +107,16 @@ def description(detector: Loaded, out: Path, parities: Sequence[Parity]) -> dict
         for name, metrics in parity.metrics.items():
             by_class = "per_class" if parity.task == "bbox" else f"per_class_{parity.task}"
             measured[name] |= {**metrics.numbers, by_class: metrics.per_class}
+    maps: dict[str, object] = {}
+    if "semantic" in detector.cfg.tasks:
+        merging = merging_of(detector.cfg, [category["id"] for category in detector.stuff])
+        maps = {"semantic": detector.semantic, "stuff": detector.stuff, "merging": merging and asdict(merging)}
     return {
         "input": asdict(detector.cfg.input),
         "divisor": detector.model.divisor,
         "classes": [category["name"] for category in detector.categories],
         "category_ids": [category["id"] for category in detector.categories],
+        **maps,
         "files": {name: {"file": file, "digest": digest_file(out / file)} for name, file in FILES.items()},
         "tasks": list(detector.cfg.tasks),
         "outputs": [output.name for output in onnx.load(str(out / FILES["onnx"]), load_external_data=False).graph.output],
@@ -136,7 +142,7 @@ def write_page(cfg: ExportStage, split: Split, truth: Truth, found: dict[str, Pr
     score = cfg.evaluate.drawing_score
     shown = [
         (
-            beside([detection_panel(split, truth, found[name], row, score) for name in shown_backends]),
+            beside([found_panel(split, truth, found[name], row, score) for name in shown_backends]),
             split.images.file_names[row],
         )
         for row in range(min(cfg.export.pictures, len(split.images)))
