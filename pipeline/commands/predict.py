@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError, DataError, UserError
 def run(arguments: list[str]) -> None:
     """Predict on each picture named in `arguments`; see --help. UserError at the end when a picture could not be read."""
     options = _options(arguments)
-    from pipeline.predict.draw import class_colour, draw_boxes, tint_masks
+    from pipeline.predict.draw import class_colour, draw_boxes, draw_rotated, tint_masks
     from pipeline.predict.preprocess import read_image
     from pipeline.predict.session import Detector, Found
 
@@ -35,7 +35,11 @@ def run(arguments: list[str]) -> None:
         if options.out is not None:
             captions = [f"{name} {score:.2f}" for name, score in zip(found.classes, found.scores_D, strict=True)]
             colours = [class_colour(label) for label in found.labels_D.tolist()]
-            drawn = draw_boxes(tint_masks(image, found.masks(), colours), found.boxes_D4, captions, colours)
+            drawn = (
+                draw_boxes(tint_masks(image, found.masks(), colours), found.boxes_D4, captions, colours)
+                if found.rotated_D5 is None
+                else draw_rotated(image, found.rotated_D5, captions, colours)
+            )
             _write(options.out / names[path], _png(drawn))
     if options.out is not None:
         _write(options.out / "predictions.json", _json(results))
@@ -81,6 +85,9 @@ def _record(path: Path, size: tuple[int, ...], found: Any) -> dict[str, Any]:
         {"class": name, "score": round(float(score), 6), "box": [round(float(side), 3) for side in box]}
         for name, score, box in zip(found.classes, found.scores_D, found.boxes_D4, strict=True)
     ]
+    if found.rotated_D5 is not None:
+        for detection, box in zip(detections, found.rotated_D5, strict=True):
+            detection["rbox"] = [round(float(value), 3) for value in box]
     for detection, mask_HW in zip(detections, found.masks(), strict=False):  # none where the detector finds boxes alone
         rle = encode_mask(mask_HW)
         detection["mask"] = {"size": rle["size"], "counts": rle["counts"].decode()}

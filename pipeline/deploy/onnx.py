@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import ops_cuda
+from pipeline.deploy import raw_heads
 from pipeline.detector.detector import Detector
+from pipeline.detector.rotated.detectors import RotatedFasterRCNN, RotatedProposalNetwork
 from pipeline.files import write_atomically
 from pipeline.predict.session import INPUTS
 from pipeline.structures import Images
@@ -36,7 +38,7 @@ class WholeGraph(nn.Module):
 
 
 def export_onnx(detector: Detector, path: Path, opset: int) -> None:
-    """Trace `detector` (on CPU, put into evaluation mode) and write it to `path`.
+    """Trace `detector` (on CPU, put into evaluation mode) and write it to `path`; of a rotated one the raw heads.
 
     The batch is free, and so are height and width as long as they are multiples of the detector's divisor.
     """
@@ -44,26 +46,35 @@ def export_onnx(detector: Detector, path: Path, opset: int) -> None:
     height, width = max(2, TRACED_SIDE // divisor) * divisor, max(2, TRACED_SIDE // divisor + 1) * divisor
     pixels_N3HW = torch.zeros(2, 3, height, width, dtype=torch.uint8)
     sizes_N2 = torch.tensor([[height, width], [height - 1, width - 1]])
-    with torch.no_grad():
-        names = list(detector.eval().detect(Images(pixels_N3HW, sizes_N2)).named())
+    rotated = detector.eval() if isinstance(detector, RotatedFasterRCNN | RotatedProposalNetwork) else None
+    if rotated is not None:
+        graph, regions, names = raw_heads.RawHeads(rotated), raw_heads.traced_regions(rotated), raw_heads.output_names(rotated)
+    else:
+        graph, regions = WholeGraph(detector), ()
+        with torch.no_grad():
+            names = list(detector.eval().detect(Images(pixels_N3HW, sizes_N2)).named())
     batch = torch.export.Dim("batch", min=1, max=1024)
     # A smallest size above one cell keeps the tracer from specialising shapes of the coarsest level.
     rows, columns = (torch.export.Dim(name, min=2, max=512) * divisor for name in ("rows", "columns"))
+    boxes = torch.export.Dim("regions", min=1, max=2**20)
     with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            WholeGraph(detector),
-            (pixels_N3HW, sizes_N2),
+            graph,
+            (pixels_N3HW, sizes_N2, *regions),
             dynamo=True,
             opset_version=opset,
-            input_names=INPUTS,
+            input_names=[*INPUTS, *(() if rotated is None else raw_heads.input_names(rotated))],
             output_names=names,
-            dynamic_shapes=({0: batch, 2: rows, 3: columns}, {0: batch}),
+            dynamic_shapes=({0: batch, 2: rows, 3: columns}, {0: batch}, *({0: boxes} for _ in regions)),
             custom_translation_table=ops_cuda.onnx_translations(),
             verbose=False,
         )
     assert program is not None
-    write_atomically(path, without_traces(program.model_proto).SerializeToString(deterministic=True))
+    model = without_traces(program.model_proto)
+    if rotated is not None:
+        onnx.helper.set_model_props(model, raw_heads.metadata(rotated))
+    write_atomically(path, model.SerializeToString(deterministic=True))
 
 
 def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:

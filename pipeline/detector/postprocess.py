@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from pipeline.detector.box_coding import clip_boxes, is_larger
-from pipeline.detector.sampling import take_rows
 from pipeline.detector.rotated.geometry import clip_rotated, has_sides, scale_rotated
+from pipeline.detector.sampling import take_rows
 from pipeline.structures import Detections, RotatedDetections
 
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from pipeline.errors import DataError, UserError
 from pipeline.predict.postprocess import RawDetections, paste_mask, to_picture
 from pipeline.predict.preprocess import Pixels, prepare, stack
+from pipeline.predict.raw_heads import CANDIDATES, METADATA, RawHeads
+from pipeline.predict.rotated import Boxes, enclosing, rotated_to_picture
 
 Precision = Literal["onnx", "int8"]
 INPUTS = ["pixels", "sizes"]
@@ -45,11 +47,16 @@ class OnnxBackend:
         except Exception as error:  # ONNX Runtime has a type of its own for each way a file can be wrong
             raise DataError(path, f"ONNX Runtime cannot load it: {_first_line(error)}", EXPORT) from error
         self.outputs = [entry.name for entry in self.session.get_outputs()]
-        if missing := {*INPUTS, *OUTPUTS} - {entry.name for entry in self.session.get_inputs()} - {*self.outputs}:
+        told = self.session.get_modelmeta().custom_metadata_map.get(METADATA)
+        self.raw_heads = None if told is None else RawHeads.read(told)
+        wanted = {*INPUTS, *(OUTPUTS if self.raw_heads is None else CANDIDATES)}
+        if missing := wanted - {entry.name for entry in self.session.get_inputs()} - {*self.outputs}:
             raise DataError(path, f"is not an exported detector: it has no {', '.join(sorted(missing))}", EXPORT)
 
     def __call__(self, pixels_N3HW: Pixels, sizes_N2: NDArray[np.int64]) -> RawDetections:
         """Detections of one batch, in the network's frame."""
+        if self.raw_heads is not None:
+            return self.raw_heads(self.session.run, pixels_N3HW, sizes_N2)
         values = self.session.run(self.outputs, {"pixels": pixels_N3HW, "sizes": sizes_N2})
         found: RawDetections = dict(zip(self.outputs, values, strict=True))  # type: ignore[assignment]
         return found
@@ -79,6 +86,8 @@ class Found:
     """Height and width of the picture."""
     masks_DMM: NDArray[np.float32] | None
     """Mask probabilities in the frames of the boxes; None where the detector finds boxes alone."""
+    rotated_D5: Boxes | None = None
+    """(cx, cy, w, h, degrees) where the detector finds rotated boxes; `boxes_D4` are then the upright boxes around them."""
 
     def masks(self) -> Iterator[NDArray[np.bool_]]:
         """The masks at full size [H, W], one after the other: all at once can take gigabytes. None without masks."""
@@ -136,12 +145,18 @@ class Detector:
         for place, image in enumerate(images):
             count = int(raw["count"][place])
             size = (int(sizes_N2[place, 0]), int(sizes_N2[place, 1]))
-            boxes_D4, rows = to_picture(raw["boxes"][place, :count], size, (image.shape[0], image.shape[1]))
+            rotated_D5, out_size = None, (image.shape[0], image.shape[1])
+            if "rotated" in raw:
+                rotated_D5, rows = rotated_to_picture(raw["rotated"][place, :count], size, out_size)
+                boxes_D4 = enclosing(rotated_D5).astype(np.float32)
+            else:
+                boxes_D4, rows = to_picture(raw["boxes"][place, :count], size, out_size)
             scores_D, labels_D = raw["scores"][place, :count][rows], raw["labels"][place, :count][rows]
             good = scores_D >= threshold
             names = [self.classes[label] for label in labels_D[good].tolist()]
             masks_DMM = raw["masks"][place, :count][rows][good] if "masks" in raw else None
-            found.append(Found(boxes_D4[good], scores_D[good], labels_D[good], names, image.shape[:2], masks_DMM))
+            turned_D5 = None if rotated_D5 is None else rotated_D5[good]
+            found.append(Found(boxes_D4[good], scores_D[good], labels_D[good], names, out_size, masks_DMM, turned_D5))
         return found
 
 
