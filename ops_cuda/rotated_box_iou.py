@@ -1,7 +1,7 @@
 """IoU of rotated boxes (cx, cy, w, h, degrees).
 
 What: pairwise intersection over union of turned rectangles. A box of angle t has its width along (cos t, -sin t):
-counter-clockwise as one sees it, because y points down. Boxes of the same set of points have the same IoU, whatever angles say so.
+counter-clockwise as one sees it, because y points down. Boxes of the same points have the same IoU, whatever their angles.
 Boxes without area overlap nothing.
 Limits: boxes in float32 or float64, finite; sides >= 0. Computed in float64 by clipping one rectangle against the other's sides
 in the other's own frame; result in the boxes' type. No gradient.

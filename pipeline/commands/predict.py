@@ -50,13 +50,15 @@ def run(arguments: list[str]) -> None:
 
 def _drawn(image: "Pixels", found: "Found", detector: "Detector") -> "Pixels":
     """The picture with what was found: the map where there is one, else masks and boxes."""
-    from pipeline.predict.draw import class_colour, draw_boxes, draw_regions, tint_masks
+    from pipeline.predict.draw import class_colour, draw_boxes, draw_regions, draw_rotated, tint_masks
 
     if found.semantic_HW is not None:
         ids_HW, captions, labels = _regions(found, detector)
         return draw_regions(image, ids_HW, captions, [class_colour(label) for label in labels])
     captions = [f"{name} {score:.2f}" for name, score in zip(found.classes, found.scores_D, strict=True)]
     colours = [class_colour(label) for label in found.labels_D.tolist()]
+    if found.rotated_D5 is not None:
+        return draw_rotated(image, found.rotated_D5, captions, colours)
     return draw_boxes(tint_masks(image, found.masks(), colours), found.boxes_D4, captions, colours)
 
 
@@ -147,6 +149,9 @@ def _record(path: Path, size: tuple[int, ...], found: Any) -> dict[str, Any]:
         {"class": name, "score": round(float(score), 6), "box": [round(float(side), 3) for side in box]}
         for name, score, box in zip(found.classes, found.scores_D, found.boxes_D4, strict=True)
     ]
+    if found.rotated_D5 is not None:
+        for detection, box in zip(detections, found.rotated_D5, strict=True):
+            detection["rbox"] = [round(float(value), 3) for value in box]
     for detection, mask_HW in zip(detections, found.masks(), strict=False):  # none where the detector finds boxes alone
         rle = encode_mask(mask_HW)
         detection["mask"] = {"size": rle["size"], "counts": rle["counts"].decode()}

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import ops_cuda
+from pipeline.deploy import raw_heads
 from pipeline.detector.detector import Detector
+from pipeline.detector.rotated.detectors import RotatedFasterRCNN, RotatedProposalNetwork
 from pipeline.files import write_atomically
 from pipeline.predict.session import INPUTS, PROPOSALS
 from pipeline.structures import Images
@@ -41,7 +43,7 @@ class WholeGraph(nn.Module):
 
 
 def export_onnx(detector: Detector, path: Path, opset: int) -> None:
-    """Trace `detector` (on CPU, put into evaluation mode) and write it to `path`.
+    """Trace `detector` (on CPU, put into evaluation mode) and write it to `path`; of a rotated one the raw heads.
 
     The batch is free, and so are height and width as long as they are multiples of the detector's divisor.
     """
@@ -53,28 +55,38 @@ def export_onnx(detector: Detector, path: Path, opset: int) -> None:
     # A smallest size above one cell keeps the tracer from specialising shapes of the coarsest level.
     least = 2 * detector.coarsest // divisor
     rows, columns = (torch.export.Dim(name, min=least, max=LARGEST_SIDE // divisor) * divisor for name in ("rows", "columns"))
-    inputs: tuple[Tensor, ...] = (pixels_N3HW, sizes_N2)
+    inputs: dict[str, Tensor] = dict(zip(INPUTS, (pixels_N3HW, sizes_N2), strict=True))
     shapes: tuple[dict[int, Any], ...] = ({0: batch, 2: rows, 3: columns}, {0: batch})
     if detector.takes_proposals:
-        inputs = (*inputs, torch.tensor([[8.0, 8.0, 40.0, 40.0]]).expand(2, TRACED_PROPOSALS, 4).clone())
+        inputs[PROPOSALS] = torch.tensor([[8.0, 8.0, 40.0, 40.0]]).expand(2, TRACED_PROPOSALS, 4).clone()
         shapes = (*shapes, {0: batch, 1: torch.export.Dim("proposals", min=2, max=2**20)})
-    with torch.no_grad():
-        names = list(detector.eval().detect(Images(*inputs)).named())
+    graph: nn.Module = WholeGraph(detector.eval())
+    if isinstance(detector, RotatedFasterRCNN | RotatedProposalNetwork):
+        regions = torch.export.Dim("regions", min=1, max=2**20)
+        graph, names = raw_heads.RawHeads(detector), raw_heads.output_names(detector)
+        inputs |= zip(raw_heads.input_names(detector), raw_heads.traced_regions(detector), strict=True)
+        shapes = (*shapes, *({0: regions} for _ in raw_heads.input_names(detector)))
+    else:
+        with torch.no_grad():
+            names = list(detector.detect(Images(*inputs.values())).named())
     with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            WholeGraph(detector),
-            inputs,
+            graph,
+            tuple(inputs.values()),
             dynamo=True,
             opset_version=opset,
-            input_names=[*INPUTS, PROPOSALS][: len(inputs)],
+            input_names=list(inputs),
             output_names=names,
             dynamic_shapes=shapes,
             custom_translation_table=ops_cuda.onnx_translations(),
             verbose=False,
         )
     assert program is not None
-    write_atomically(path, without_traces(program.model_proto).SerializeToString(deterministic=True))
+    model = without_traces(program.model_proto)
+    if rotated is not None:
+        onnx.helper.set_model_props(model, raw_heads.metadata(rotated))
+    write_atomically(path, model.SerializeToString(deterministic=True))
 
 
 def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -164,13 +164,19 @@ class RPN(nn.Module):
     def _propose(
         self, anchors: list[Tensor], logits: list[Tensor], deltas: list[Tensor], sizes_N2: Tensor, keep: tuple[int, int]
     ) -> Proposals:
+        boxes_NK4, logits_NK, level_NK = self.best(anchors, logits, deltas, keep[0])
+        return self._select(boxes_NK4, logits_NK, level_NK, sizes_N2, keep[1])
+
+    def best(
+        self, anchors: list[Tensor], logits: list[Tensor], deltas: list[Tensor], count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The `count` best boxes of every level, decoded [N, K, 4], with logits and levels [N, K]."""
         best: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         for number, (anchors_A4, logits_NA, deltas_NA4) in enumerate(zip(anchors, logits, deltas, strict=True)):
-            logits_NK, index_NK = logits_NA.topk(torch.sym_min(keep[0], logits_NA.shape[1]), dim=1)
+            logits_NK, index_NK = logits_NA.topk(torch.sym_min(count, logits_NA.shape[1]), dim=1)
             best.append((logits_NK, take_rows(deltas_NA4, index_NK), anchors_A4[index_NK], torch.full_like(index_NK, number)))
         logits_NK, deltas_NK4, anchors_NK4, level_NK = (torch.cat(parts, dim=1) for parts in zip(*best, strict=True))
-        boxes_NK4 = self.coder.decode(deltas_NK4, anchors_NK4)
-        return self._select(boxes_NK4, logits_NK, level_NK, sizes_N2, keep[1])
+        return self.coder.decode(deltas_NK4, anchors_NK4), logits_NK, level_NK
 
     def _select(self, boxes_NK4: Tensor, logits_NK: Tensor, level_NK: Tensor, sizes_N2: Tensor, limit: int) -> Proposals:
         levels = len(self.levels)

@@ -1,7 +1,6 @@
 """Rotated AP: COCO's protocol with the IoU of rotated boxes, counted by pycocotools.
 
-Its matching and tables are its own; it is given our overlaps in place of its upright ones. hotcoco takes none from outside, so that
-`evaluate.engine` makes no difference here. Small, medium and large go by a label's own area and a detection's width x height.
+Matching and tables are its own; it is given our overlaps in place of its upright ones. hotcoco takes none from outside, so that `evaluate.engine` makes no difference here. Small, medium and large go by a label's own area and a detection's width x height.
 """
 
 from typing import Any
@@ -18,8 +17,8 @@ def rotated_evaluation(labels: Any, results: Any, truth: Truth, predictions: Pre
     from pycocotools.cocoeval import COCOeval
 
     class RotatedEval(COCOeval):  # type: ignore[misc]  # pycocotools has no types
-        def computeIoU(self, image_id: int, category_id: int) -> Any:  # pycocotools' name
-            """IoU [detections, truths], the detections in falling score order; over the detection's area where a truth is a crowd."""
+        def computeIoU(self, image_id: int, category_id: int) -> Any:
+            """IoU [detections, truths], detections in falling score order; over the detection's area where a truth is a crowd."""
             found, wanted = self._dts[image_id, category_id], self._gts[image_id, category_id]
             if not found or not wanted:
                 return []

@@ -48,3 +48,41 @@ def rotated_to_picture(boxes_D5: Boxes, size: tuple[int, int], out_size: tuple[i
     scaled_D5 = clipped(np.stack([boxes_D5[:, 0] * sx, boxes_D5[:, 1] * sy, width, height, angle], axis=1), out_size)
     kept = np.flatnonzero((scaled_D5[:, 2:4] > 0).all(axis=1))
     return scaled_D5[kept], kept
+
+
+def rotated_iou(box_5: NDArray[np.floating], others_D5: NDArray[np.floating]) -> NDArray[np.float64]:
+    """IoU [D] of one box with others, in float64; 0 where one has no area.
+
+    The others are cut by the box's four sides in its own frame. What lies beyond a side is moved onto it instead of dropped: such
+    points enclose nothing, so that all polygons keep one number of corners (Green's theorem gives their areas).
+    """
+    box, others = np.asarray(box_5, np.float64), np.asarray(others_D5, np.float64).reshape(-1, 5)
+    iou = np.zeros(len(others))
+    area, area_D = box[2] * box[3], others[:, 2] * others[:, 3]
+    apart_D = np.hypot(others[:, 0] - box[0], others[:, 1] - box[1])
+    reach_D = (np.hypot(box[2], box[3]) + np.hypot(others[:, 2], others[:, 3])) / 2
+    near = np.flatnonzero((apart_D < reach_D) & (area_D > 1e-14) & (area > 1e-14))
+    if not len(near):
+        return iou
+    points_D42 = corners(others[near]) - box[:2]
+    cosine, sine = np.cos(np.radians(box[4])), np.sin(np.radians(box[4]))
+    x = points_D42[..., 0] * cosine - points_D42[..., 1] * sine
+    y = points_D42[..., 0] * sine + points_D42[..., 1] * cosine
+    for side in (box[2] / 2, box[3] / 2) * 2:
+        x, y = _cut(x, y, side)
+        x, y = y, -x  # the next side, seen as this one
+    inter_D = np.abs((x * np.roll(y, -1, axis=1) - np.roll(x, -1, axis=1) * y).sum(axis=1)) / 2
+    inter_D = np.minimum(inter_D, np.minimum(area, area_D[near]))
+    iou[near] = inter_D / (area + area_D[near] - inter_D)
+    return iou
+
+
+def _cut(x: NDArray[np.float64], y: NDArray[np.float64], limit: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Polygons [D, P] where x <= limit, as [D, 2 P] corners: each one's own, then where its edge crosses, else the same again."""
+    next_x, next_y = np.roll(x, -1, axis=1), np.roll(y, -1, axis=1)
+    crosses = (x <= limit) != (next_x <= limit)
+    share = np.divide(limit - x, next_x - x, out=np.zeros_like(x), where=crosses)
+    inside = np.minimum(x, limit)
+    between_x, between_y = np.where(crosses, limit, inside), np.where(crosses, y + share * (next_y - y), y)
+    shape = (len(x), 2 * x.shape[1])
+    return np.stack([inside, between_x], axis=2).reshape(shape), np.stack([y, between_y], axis=2).reshape(shape)

@@ -15,6 +15,8 @@ from pipeline.errors import DataError, UserError
 from pipeline.predict.panoptic import Merging, Segments, merged, semantic_map
 from pipeline.predict.postprocess import RawDetections, paste_mask, to_picture
 from pipeline.predict.preprocess import Pixels, prepare, stack
+from pipeline.predict.raw_heads import CANDIDATES, METADATA, RawHeads
+from pipeline.predict.rotated import Boxes, enclosing, rotated_to_picture
 
 Precision = Literal["onnx", "int8"]
 INPUTS = ["pixels", "sizes"]
@@ -51,7 +53,10 @@ class OnnxBackend:
             raise DataError(path, f"ONNX Runtime cannot load it: {_first_line(error)}", EXPORT) from error
         self.takes_proposals = PROPOSALS in [entry.name for entry in self.session.get_inputs()]
         self.outputs = [entry.name for entry in self.session.get_outputs()]
-        wanted = {*INPUTS, *(() if self.outputs == [SEMANTIC] else OUTPUTS)}
+        told = self.session.get_modelmeta().custom_metadata_map.get(METADATA)
+        self.raw_heads = None if told is None else RawHeads.read(told)
+        results = OUTPUTS if self.raw_heads is None else CANDIDATES
+        wanted = {*INPUTS, *(() if self.outputs == [SEMANTIC] else results)}
         if missing := wanted - {entry.name for entry in self.session.get_inputs()} - {*self.outputs}:
             raise DataError(path, f"is not an exported detector: it has no {', '.join(sorted(missing))}", EXPORT)
 
@@ -59,6 +64,8 @@ class OnnxBackend:
         self, pixels_N3HW: Pixels, sizes_N2: NDArray[np.int64], proposals_NP4: NDArray[np.float32] | None = None
     ) -> RawDetections:
         """Detections of one batch, in the network's frame; `proposals` only for a file that takes them."""
+        if self.raw_heads is not None:
+            return self.raw_heads(self.session.run, pixels_N3HW, sizes_N2)
         feed: dict[str, NDArray[Any]] = {"pixels": pixels_N3HW, "sizes": sizes_N2}
         if proposals_NP4 is not None:
             feed[PROPOSALS] = proposals_NP4
@@ -95,6 +102,8 @@ class Found:
     """Semantic class of each pixel; None where the detector makes no maps."""
     segments: Segments | None = None
     """Panoptic segments; None where it makes none."""
+    rotated_D5: Boxes | None = None
+    """(cx, cy, w, h, degrees) where the detector finds rotated boxes; `boxes_D4` are then the upright boxes around them."""
 
     def masks(self) -> Iterator[NDArray[np.bool_]]:
         """The masks at full size [H, W], one after the other: all at once can take gigabytes. None without masks."""
@@ -171,11 +180,16 @@ class Detector:
         if SEMANTIC in raw:
             logits_Chw = raw["semantic"][place]
             semantic_HW = semantic_map(logits_Chw, padded // logits_Chw.shape[1], size, out_size)
-        if "boxes" not in raw:
+        if "scores" not in raw:
             nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
             return Found(*nothing, [], out_size, None, semantic_HW)
         count = int(raw["count"][place])
-        boxes_D4, rows = to_picture(raw["boxes"][place, :count], size, out_size)
+        rotated_D5 = None
+        if "rotated" in raw:
+            rotated_D5, rows = rotated_to_picture(raw["rotated"][place, :count], size, out_size)
+            boxes_D4 = enclosing(rotated_D5).astype(np.float32)
+        else:
+            boxes_D4, rows = to_picture(raw["boxes"][place, :count], size, out_size)
         scores_D, labels_D = raw["scores"][place, :count][rows], raw["labels"][place, :count][rows]
         masks_DMM = raw["masks"][place, :count][rows] if "masks" in raw else None
         segments = None
@@ -183,8 +197,17 @@ class Detector:
             segments = merged(masks_DMM, boxes_D4, scores_D, labels_D, semantic_HW, self.merging)
         good = scores_D >= threshold
         names = [self.classes[label] for label in labels_D[good].tolist()]
-        shown_DMM = None if masks_DMM is None else masks_DMM[good]
-        return Found(boxes_D4[good], scores_D[good], labels_D[good], names, out_size, shown_DMM, semantic_HW, segments)
+        return Found(
+            boxes_D4=boxes_D4[good],
+            scores_D=scores_D[good],
+            labels_D=labels_D[good],
+            classes=names,
+            size=out_size,
+            masks_DMM=None if masks_DMM is None else masks_DMM[good],
+            semantic_HW=semantic_HW,
+            segments=segments,
+            rotated_D5=None if rotated_D5 is None else rotated_D5[good],
+        )
 
 
 def _merging(content: Any) -> Merging | None:

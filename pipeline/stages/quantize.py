@@ -1,6 +1,6 @@
 """Quantize: trace the detector once, observe it on training pictures, measure each convolution, and decide what becomes INT8."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,11 +11,11 @@ from pipeline.deploy.count import Counts, count_int8
 from pipeline.deploy.host import reduced_range
 from pipeline.deploy.onnx import export_onnx
 from pipeline.deploy.quantization import Feed, Pictures, calibrate, plan, quantized, read_ranges
+from pipeline.deploy.raw_heads import region_feed
 from pipeline.deploy.recipe import Recipe
 from pipeline.deploy.selection import Choice, HeldPictures, choose, most_in_float, require_share
 from pipeline.deploy.sensitivity import Bench, Sensitivities
-from pipeline.detector.settings.parts import InputConfig
-from pipeline.detector.weights import load_detector
+from pipeline.detector.weights import Loaded, load_detector
 from pipeline.evaluation.inference import merging_of, network_input
 from pipeline.files import staged, write_json
 from pipeline.predict.preprocess import read_image
@@ -34,8 +34,7 @@ def run(cfg: QuantizeStage) -> None:
     detector, dataset = load_detector(cfg.layout.detector), open_dataset(cfg.layout.validated)
     train = dataset.split("train")
     pictures = Pictures.draw(len(train.images), cfg.quantize, cfg.seed)
-    model = detector.model
-    feed = partial(feeds, train, input=detector.cfg.input, divisor=model.divisor, proposals=model.takes_proposals)
+    feed = partial(feeds, train, detector=detector, complete=region_feed(detector.model))
     work = cfg.compute.threads_each()
 
     with staged(cfg.layout.quantized) as out:
@@ -146,7 +145,9 @@ def write_page(cfg: QuantizeStage, result: Result) -> None:
     page.write(cfg.layout.reports("quantize") / "index.html")
 
 
-def feeds(split: Split, rows: Sequence[int], *, input: InputConfig, divisor: int, proposals: bool) -> Iterator[Feed]:
-    """One picture at a time as the exported graph takes it."""
+def feeds(split: Split, rows: Sequence[int], *, detector: Loaded, complete: Callable[[Feed], Feed]) -> Iterator[Feed]:
+    """One picture at a time as the exported graph takes it; `complete` adds what the file of raw heads takes beside."""
+    model = detector.model
     for row in rows:
-        yield network_input(split, [row], [read_image(split.path(row))], input, divisor, proposals)
+        images = [read_image(split.path(row))]
+        yield complete(network_input(split, [row], images, detector.cfg.input, model.divisor, model.takes_proposals))
