@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.detector.assembly.densepose import build_densepose
 from pipeline.detector.assembly.parts import (
     build_anchors,
     build_box_loss,
@@ -60,7 +61,10 @@ def build_box_heads(cfg: BoxROIConfig, channels: int, classes: int) -> BoxROIHea
 
 def build_branches(cfg: BoxROIConfig, channels: int, classes: int) -> list[Branch]:
     """The heads beside the box head, in the order in which their losses are added."""
-    return [] if cfg.mask is None else [MASK_BRANCHES[cfg.mask.kind](cfg.mask, cfg.levels, channels, classes)]
+    branches = [] if cfg.mask is None else [MASK_BRANCHES[cfg.mask.kind](cfg.mask, cfg.levels, channels, classes)]
+    if cfg.densepose is not None:
+        branches.append(build_densepose(cfg.densepose, cfg.levels, channels))
+    return branches
 
 
 def _conv_masks(cfg: MaskConfig, levels: tuple[str, ...], channels: int, classes: int) -> Branch:

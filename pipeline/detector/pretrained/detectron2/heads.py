@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipeline.detector.pretrained.detectron2.densepose import densepose_settings
 from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
 from pipeline.detector.pretrained.detectron2.shared import box_loss_settings, match_settings, pooler_settings, sample_settings
 
@@ -33,7 +34,7 @@ def rpn_settings(given: Options) -> dict[str, Any]:
 
 
 def roi_settings(given: Options) -> dict[str, Any]:
-    for extra in ("MODEL.KEYPOINT_ON", "MODEL.DENSEPOSE_ON"):  # first: a head that is not built changes options of the others
+    for extra in ("MODEL.KEYPOINT_ON",):  # first: a head that is not built changes options of the others
         if given.take(extra, False):
             raise NotBuiltError(extra, True, "is not built")
     mask = mask_settings(given)
@@ -58,6 +59,7 @@ def roi_settings(given: Options) -> dict[str, Any]:
         "class_agnostic": given.take("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"),
         "box_weights": given.take("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS"),
         "box_loss": box_loss_settings(given, "MODEL.ROI_BOX_HEAD"),
+        "densepose": densepose_settings(given),
         "select": {
             "score": given.take("MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
             "nms": given.take("MODEL.ROI_HEADS.NMS_THRESH_TEST"),

@@ -30,8 +30,10 @@ def translate(options: Mapping[str, Any]) -> ModelConfig:
 
 def _faster_rcnn(given: Options) -> dict[str, Any]:
     heads, proposals = given.take("MODEL.ROI_HEADS.NAME"), given.take("MODEL.PROPOSAL_GENERATOR.NAME")
-    if heads != "StandardROIHeads":
-        raise NotBuiltError("MODEL.ROI_HEADS.NAME", heads, "is not built. Choices: StandardROIHeads")
+    if heads not in ("StandardROIHeads", "DensePoseROIHeads"):
+        raise NotBuiltError("MODEL.ROI_HEADS.NAME", heads, "is not built. Choices: StandardROIHeads, DensePoseROIHeads")
+    if heads == "StandardROIHeads":  # these heads know no dense pose, whatever the switch says
+        given.need("MODEL.DENSEPOSE_ON", False)
     if proposals != "RPN":
         raise NotBuiltError("MODEL.PROPOSAL_GENERATOR.NAME", proposals, "is not built. Choices: RPN")
     return {"kind": "faster_rcnn", **shared_settings(given), "rpn": rpn_settings(given), "roi": roi_settings(given)}
