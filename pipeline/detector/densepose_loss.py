@@ -114,12 +114,15 @@ def part_loss(fine_MCHW: Tensor, points: SampledPoints) -> Tensor:
 
 
 def coarse_targets(points: DensePoints, row_M: Tensor, truths_M4: Tensor, boxes_M4: Tensor, size: int) -> Tensor:
-    """Coarse parts int64 [M, size, size] in the regions' frames: nearest, corner to corner, 0 outside the truth's box."""
+    """Coarse parts int64 [M, size, size] in the regions' frames: nearest, 0 outside the truth's box.
+
+    A region's cell stands for its upper left corner; the corners of the truth's grid are the centres of its corner cells.
+    """
     side_M2, own_side_M2 = truths_M4[:, 2:] - truths_M4[:, :2], boxes_M4[:, 2:] - boxes_M4[:, :2]
     side_M2 = torch.where(side_M2 > 0, side_M2, torch.ones_like(side_M2))
     first_M2 = 2 * (boxes_M4[:, :2] - truths_M4[:, :2]) / side_M2 - 1
     last_M2 = 2 * (boxes_M4[:, :2] + own_side_M2 - truths_M4[:, :2]) / side_M2 - 1
-    step_S = torch.linspace(0, 1, size, device=boxes_M4.device, dtype=boxes_M4.dtype)
+    step_S = torch.arange(size, device=boxes_M4.device, dtype=boxes_M4.dtype) / size
     x_MS, y_MS = (step_S * (last_M2 - first_M2)[:, axis, None] + first_M2[:, axis, None] for axis in (0, 1))
     grid_MSS2 = torch.stack([x_MS.unsqueeze(1).expand(-1, size, -1), y_MS.unsqueeze(2).expand(-1, -1, size)], dim=-1)
     coarse_MSS = points.coarse_TSS[row_M.clamp(min=0)].to(grid_MSS2.dtype)
