@@ -1,7 +1,7 @@
 """The padded batches that the detector core takes and gives. Axes: `N` images, `G` truths, `D` detections, `M` cells."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -42,6 +42,24 @@ class Polygons(_Batch):
 
 
 @dataclass(slots=True)
+class DensePoints(_Batch):
+    """Dense pose labels of a batch: T labelled truths (at least one row, which may be padding) of up to P points each."""
+
+    points_TP2: Tensor
+    """float32 (x, y) in the frame of the truth's box, whose sides are `FRAME` long."""
+    parts_TP: Tensor
+    """int64 part of the surface 1..parts; 0 background; -1 marks padding."""
+    uv_TP2: Tensor
+    """float32 (u, v) on the part, 0..1."""
+    coarse_TSS: Tensor
+    """uint8 coarse part of each cell of a grid over the truth's box; 0 is the background."""
+    row_NG: Tensor
+    """int64 row of each truth in the fields above; -1 where it has no dense label."""
+
+    FRAME: ClassVar[float] = 256.0
+
+
+@dataclass(slots=True)
 class Targets(_Batch):
     """Truths of a batch. G is the batch's own maximum (at least 1), so padding never changes a result."""
 
@@ -56,6 +74,8 @@ class Targets(_Batch):
     rotated_NG5: Tensor | None = None
     """float32 (cx, cy, w, h, degrees) where the model learns rotated boxes; padded rows are zero. `boxes_NG4` holds the upright
     boxes around them."""
+    points: DensePoints | None = None
+    """Dense pose labels, where the model learns dense poses."""
 
 
 @dataclass(slots=True)
@@ -77,11 +97,24 @@ class Detections(_Batch):
     """bool: False where the network gave a non-finite value for the image (its rows are dropped)."""
     masks_NDMM: Tensor | None = None
     """float32 probability 0..1 that a cell of the M x M grid over the box belongs to the object."""
+    dense_coarse_NDCMM: Tensor | None = None
+    """float32 logits of the coarse segmentation (0 background) on a grid over the box, by dense pose detectors."""
+    dense_fine_NDCMM: Tensor | None = None
+    """float32 logits of the surface's parts (0 background)."""
+    dense_u_NDCMM: Tensor | None = None
+    dense_v_NDCMM: Tensor | None = None
+    """float32 surface coordinates, per part."""
 
     def named(self) -> dict[str, Tensor]:
         """The results that leave the network, by the names of an exported file's outputs, in their order."""
         always = {"boxes": self.boxes_ND4, "scores": self.scores_ND, "labels": self.labels_ND, "count": self.count_N}
-        optional = {"masks": self.masks_NDMM}
+        optional = {
+            "masks": self.masks_NDMM,
+            "dense_coarse": self.dense_coarse_NDCMM,
+            "dense_fine": self.dense_fine_NDCMM,
+            "dense_u": self.dense_u_NDCMM,
+            "dense_v": self.dense_v_NDCMM,
+        }
         return always | {name: value for name, value in optional.items() if value is not None}
 
     def optional(self) -> dict[str, Tensor]:

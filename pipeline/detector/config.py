@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from pipeline.detector.settings.backbones import BackboneConfig, FPNConfig, check_levels
-from pipeline.detector.settings.heads import BoxROIConfig, RPNConfig
+from pipeline.detector.settings.heads import BoxROIConfig, RPNConfig, check_densepose
 from pipeline.detector.settings.parts import (
     AnchorConfig,
     BoxLossConfig,
@@ -43,6 +43,10 @@ class FasterRCNNConfig:
     def __post_init__(self) -> None:
         check_levels(self.fpn, "rpn.levels", self.rpn.levels)
         check_levels(self.fpn, "roi.levels", self.roi.levels)
+        if self.fpn is not None:
+            check_densepose(self.roi, self.fpn)
+        else:
+            require(self.roi.densepose is None, "roi.densepose", None, "needs a pyramid: fpn")
         check_anchors(self.anchors, self.rpn.levels)
         check_second_stage(self.backbone, self.fpn, self.roi)
 
@@ -89,7 +93,8 @@ class FastRCNNConfig:
     @property
     def tasks(self) -> tuple[Task, ...]:
         """What the detector learns and finds."""
-        return ("bbox",) if self.roi.mask is None else ("bbox", "segm")
+        beside: dict[Task, object] = {"segm": self.roi.mask, "densepose": self.roi.densepose}
+        return ("bbox", *(task for task, head in beside.items() if head is not None))
 
 
 @schema

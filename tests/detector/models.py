@@ -10,7 +10,7 @@ import yaml
 from pipeline.detector.build import build_detector
 from pipeline.detector.config import FasterRCNNConfig, ModelConfig, RetinaNetConfig
 from pipeline.detector.detector import Detector
-from pipeline.structures import Images, Polygons, Targets
+from pipeline.structures import DensePoints, Images, Polygons, Targets
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "model"
 
@@ -84,10 +84,12 @@ def batch(
         boxes[n, :count] = torch.cat([corner, corner + side], 1)
         labels[n, :count] = torch.randint(0, classes, (count,), generator=generator)
     images = Images(pixels, extent, proposals(boxes, extent, generator))
-    return images, taught(boxes, labels, height, width)
+    return images, taught(boxes, labels, height, width, generator)
 
 
-def taught(boxes_NG4: torch.Tensor, labels_NG: torch.Tensor, height: int, width: int) -> Targets:
+def taught(
+    boxes_NG4: torch.Tensor, labels_NG: torch.Tensor, height: int, width: int, generator: torch.Generator | None = None
+) -> Targets:
     """Truths of these boxes for every task that there is."""
     return Targets(
         boxes_NG4,
@@ -95,6 +97,7 @@ def taught(boxes_NG4: torch.Tensor, labels_NG: torch.Tensor, height: int, width:
         diamonds(boxes_NG4, labels_NG),
         semantic_NHW=painted(boxes_NG4, labels_NG, height, width),
         rotated_NG5=turned(boxes_NG4),
+        points=dense_points(labels_NG, generator or torch.Generator().manual_seed(0)),
     )
 
 
@@ -133,3 +136,18 @@ def diamonds(boxes_NG4: torch.Tensor, labels_NG: torch.Tensor) -> Polygons:
     points = torch.stack([torch.stack(corner, 1) for corner in corners], 1).flatten(0, 1)
     owned = torch.cat([torch.zeros(1, dtype=torch.int64), real.to(torch.int64).cumsum(0)])
     return Polygons(points, torch.arange(int(owned[-1]) + 1) * 4, owned)
+
+
+def dense_points(labels_NG: torch.Tensor, generator: torch.Generator, parts: int = 4) -> DensePoints:
+    """Points all over the box of every second real truth, and coarse parts at random."""
+    rows = torch.cumsum((labels_NG >= 0).flatten(), 0).view_as(labels_NG) - 1
+    rows = torch.where((labels_NG >= 0) & (rows % 2 == 0), rows // 2, -1)
+    count = max(1, int(rows.max()) + 1)
+    uv = torch.rand(count, 9, 2, generator=generator)
+    return DensePoints(
+        points_TP2=torch.rand(count, 9, 2, generator=generator) * DensePoints.FRAME,
+        parts_TP=torch.randint(-1, parts + 1, (count, 9), generator=generator),
+        uv_TP2=uv,
+        coarse_TSS=torch.randint(0, parts + 1, (count, 32, 32), generator=generator).to(torch.uint8),
+        row_NG=rows,
+    )

@@ -12,7 +12,7 @@ from pipeline.detector.config import ModelConfig
 from pipeline.detector.detector import Detector
 from pipeline.detector.losses import Losses
 from pipeline.detector.weights import load_weights
-from pipeline.structures import Detections, Images, Panoptic, Polygons, Result, Targets
+from pipeline.structures import DensePoints, Detections, Images, Panoptic, Polygons, Result, Targets
 from tests.parity.kit import Kit
 
 CLASSES = {
@@ -66,6 +66,7 @@ def inputs(kit: Kit, divisor: int) -> tuple[Images, Targets]:
     targets = Targets(
         torch.from_numpy(boxes), torch.from_numpy(labels), polygons, semantic_NHW=maps(kit, len(truths), height, width)
     )
+    targets.points = dense_points(kit, len(truths), most) if "gt/0/dp_x" in kit.arrays.files else None
     return Images(torch.from_numpy(pixels), torch.from_numpy(sizes), proposals(kit, len(truths))), targets
 
 
@@ -102,6 +103,20 @@ def outlines(kit: Kit, pictures: int, most: int) -> Polygons:
         owned[i, : len(numbers)] = 1
     starts = [np.cumsum([0, *values]) for values in (lengths, owned.reshape(-1).tolist())]
     return Polygons(torch.from_numpy(np.concatenate(points)), *map(torch.from_numpy, starts))
+
+
+def dense_points(kit: Kit, pictures: int, most: int) -> DensePoints:
+    """The kit's dense pose labels: every truth has as many points."""
+
+    def pool(name: str) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate([kit.arrays[f"gt/{i}/dp_{name}"] for i in range(pictures)]))
+
+    rows, first = np.full((pictures, most), -1), 0
+    for i in range(pictures):
+        count = len(kit.arrays[f"gt/{i}/dp_x"])
+        rows[i, :count], first = np.arange(first, first + count), first + count
+    xy, uv = (torch.stack([pool(a), pool(b)], dim=-1) for a, b in ("xy", "UV"))
+    return DensePoints(xy, pool("I"), uv, pool("S"), torch.from_numpy(rows))
 
 
 def close(actual: Any, expected: Any, *, rtol: float = 0.0, atol: float = 0.0, what: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.detector.assembly.densepose import build_densepose
 from pipeline.detector.assembly.parts import (
     NOTHING,
     build_anchors,
@@ -126,11 +127,14 @@ CLASS_LOSSES: dict[str, Callable[[Any, int], ClassLoss]] = {"softmax": _softmax,
 
 def build_branches(cfg: BoxROIConfig, channels: int, classes: int, known: Mapping[str, int] = NOTHING) -> list[Branch]:
     """The heads beside the box head, in the order in which their losses are added."""
-    if cfg.mask is None:
-        return []
-    if cfg.mask.kind == "conv":
-        return [_conv_masks(cfg.mask, cfg.levels, channels, classes, known, cfg.pooler.size)]
-    return [MASK_BRANCHES[cfg.mask.kind](cfg.mask, cfg.levels, channels, classes)]
+    branches: list[Branch] = []
+    if cfg.mask is not None and cfg.mask.kind == "conv":
+        branches.append(_conv_masks(cfg.mask, cfg.levels, channels, classes, known, cfg.pooler.size))
+    elif cfg.mask is not None:
+        branches.append(MASK_BRANCHES[cfg.mask.kind](cfg.mask, cfg.levels, channels, classes))
+    if cfg.densepose is not None:
+        branches.append(build_densepose(cfg.densepose, cfg.levels, channels))
+    return branches
 
 
 def _conv_masks(

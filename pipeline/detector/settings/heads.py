@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 import pydantic
 
+from pipeline.detector.settings.backbones import FPNConfig
+from pipeline.detector.settings.densepose import DensePoseConfig, check_groups
 from pipeline.detector.settings.parts import (
     BoxLossConfig,
     HeadNorm,
@@ -144,6 +146,8 @@ class BoxROIConfig:
     """One box per region for all classes, or one per class."""
     box_weights: tuple[float, float, float, float]
     box_loss: BoxLossConfig
+    densepose: DensePoseConfig | None
+    """Also a dense pose per detection (DensePose R-CNN); null for none."""
     select: SelectConfig
     mask: MaskConfig | None
     """Also a mask per detection (Mask R-CNN); null for boxes alone."""
@@ -161,3 +165,17 @@ class BoxROIConfig:
             require(
                 len(thresholds) == 1, "roi.match.thresholds", thresholds, "must be one IoU in a cascade: that of its first stage"
             )
+
+
+def check_densepose(roi: BoxROIConfig, fpn: FPNConfig) -> None:
+    """ConfigError unless the dense pose head fits the pyramid that it reads."""
+    dense = roi.densepose
+    if dense is None:
+        return
+    if dense.decoder is not None:
+        finest = 2 ** int(roi.levels[0][1:])
+        require(dense.decoder.stride == finest, "roi.densepose.decoder.stride", dense.decoder.stride, f"must be {finest}")
+        outputs = dense.decoder.outputs
+        require(outputs == fpn.channels, "roi.densepose.decoder.outputs", outputs, f"must be {fpn.channels}: the pyramid's")
+    if dense.head.kind == "deeplab":
+        check_groups("fpn.channels", fpn.channels, "group")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipeline.detector.pretrained.detectron2.densepose import densepose_settings
 from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
 from pipeline.detector.pretrained.detectron2.shared import (
     HEAD_NORMS,
@@ -79,7 +80,12 @@ def res5_heads(given: Options) -> dict[str, Any]:
     return roi_settings(given, own_pooler=False) | {"head": {"kind": "res5"}}
 
 
-ROI_HEADS = {"StandardROIHeads": standard_heads, "CascadeROIHeads": cascade_heads, "Res5ROIHeads": res5_heads}
+ROI_HEADS = {
+    "StandardROIHeads": standard_heads,
+    "CascadeROIHeads": cascade_heads,
+    "Res5ROIHeads": res5_heads,
+    "DensePoseROIHeads": standard_heads,
+}
 CASCADE_WEIGHTS = [[10.0, 10.0, 5.0, 5.0], [20.0, 20.0, 10.0, 10.0], [30.0, 30.0, 15.0, 15.0]]
 
 
@@ -127,6 +133,7 @@ def roi_settings(given: Options, own_pooler: bool = True) -> dict[str, Any]:
         "class_agnostic": given.take("MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"),
         "box_weights": given.take("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS"),
         "box_loss": box_loss_settings(given, "MODEL.ROI_BOX_HEAD"),
+        "densepose": densepose_settings(given),
         "select": {
             "score": given.take("MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
             "nms": given.take("MODEL.ROI_HEADS.NMS_THRESH_TEST"),

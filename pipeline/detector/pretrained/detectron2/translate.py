@@ -31,6 +31,8 @@ def translate(options: Mapping[str, Any]) -> ModelConfig:
 
 def _faster_rcnn(given: Options) -> dict[str, Any]:
     heads, proposals = given.take("MODEL.ROI_HEADS.NAME"), given.take("MODEL.PROPOSAL_GENERATOR.NAME")
+    if heads != "DensePoseROIHeads":  # other heads know no dense pose, whatever the switch says
+        given.need("MODEL.DENSEPOSE_ON", False)
     if heads not in ROI_HEADS:
         raise NotBuiltError("MODEL.ROI_HEADS.NAME", heads, f"is not built. Choices: {', '.join(ROI_HEADS)}")
     if proposals not in PROPOSERS:
