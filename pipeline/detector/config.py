@@ -53,7 +53,7 @@ class FasterRCNNConfig:
     @property
     def tasks(self) -> tuple[Task, ...]:
         """What the detector learns and finds."""
-        return ("bbox",) if self.roi.mask is None else ("bbox", "segm")
+        return self.roi.tasks
 
 
 @schema
@@ -93,8 +93,7 @@ class FastRCNNConfig:
     @property
     def tasks(self) -> tuple[Task, ...]:
         """What the detector learns and finds."""
-        beside: dict[Task, object] = {"segm": self.roi.mask, "densepose": self.roi.densepose}
-        return ("bbox", *(task for task, head in beside.items() if head is not None))
+        return self.roi.tasks
 
 
 @schema

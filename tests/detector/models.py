@@ -45,10 +45,15 @@ def tiny_one_stage() -> RetinaNetConfig:
     return cfg
 
 
+def made(cfg: ModelConfig, classes: int) -> Detector:
+    """The model with as many semantic classes as classes, where it has a semantic branch."""
+    return build_detector(cfg, classes, classes if "semantic" in cfg.tasks else 0)
+
+
 def lively(cfg: ModelConfig, classes: int = 3, seed: int = 0) -> Detector:
     """A model whose random weights give many different scores, so that thresholds, NMS and limits all have work."""
     torch.manual_seed(seed)
-    model = build_detector(cfg, classes)
+    model = made(cfg, classes)
     model.train()
     with torch.no_grad():
         model.features(batch(model, [(64, 64)])[0])  # moves batch statistics off their defaults

@@ -11,11 +11,10 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pipeline.detector.build import build_detector
 from pipeline.detector.detector import Detector
 from pipeline.detector.losses import Losses
 from pipeline.structures import Images, Targets
-from tests.detector.models import CONF, batch, lively, read_config, taught
+from tests.detector.models import CONF, batch, lively, made, read_config, taught
 
 NAMES = sorted(path.stem for path in CONF.glob("*_tiny.yaml"))
 CLASSES = 3
@@ -83,7 +82,7 @@ def test_nothing_waits_for_the_device(name: str) -> None:
     cfg = read_config(name)
     real = batch(lively(cfg, CLASSES), SIZES, classes=CLASSES)
     with FakeTensorMode(allow_non_fake_inputs=False) as mode:
-        fake = build_detector(cfg, CLASSES)
+        fake = made(cfg, CLASSES)
         images, targets = (_faked(part, mode) for part in real)
         losses = fake.losses(images, targets)
         losses.total().backward()

@@ -18,6 +18,7 @@ from pipeline.detector.settings.parts import (
     require,
 )
 from pipeline.schema import schema
+from pipeline.tasks import Task
 
 
 @schema
@@ -165,6 +166,12 @@ class BoxROIConfig:
             require(
                 len(thresholds) == 1, "roi.match.thresholds", thresholds, "must be one IoU in a cascade: that of its first stage"
             )
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What the second stage learns and finds."""
+        beside: dict[Task, object] = {"segm": self.mask, "densepose": self.densepose}
+        return ("bbox", *(task for task, head in beside.items() if head is not None))
 
 
 def check_densepose(roi: BoxROIConfig, fpn: FPNConfig) -> None:
