@@ -1,7 +1,7 @@
 """Mask targets from bitmaps, without keeping bitmaps: polygons as if rasterised on the grid of their own picture, then cropped.
 
-What: row r is owner `owner_R[r]`'s bitmap, filled by COCO's rule on the picture's pixels, averaged by ROIAlign (aligned, adaptive) into
-size x size cells of box r; a cell is in where the average is at least one half. One bitmap exists at a time.
+What: row r is owner `owner_R[r]`'s bitmap, filled by COCO's rule on the picture's pixels, averaged by ROIAlign (aligned,
+adaptive) into size x size cells of box r; a cell is in where the average is at least one half. One bitmap exists at a time.
 Limits: as `rasterise_polygons`.
 Source: mask targets of Detectron2 with INPUT.MASK_FORMAT bitmask; ROIAlign of He et al. 2017. No gradient.
 CUDA: until the kernel exists, tensors go through the host (a synchronisation).

@@ -1,13 +1,13 @@
 """Keypoints from heatmaps: the best point of each map, bicubic at the resolution of its box.
 
 What: map k of region r is thought of as stretched over ceil(width) x ceil(height) pixels by bicubic interpolation (a = -0.75,
-samples at pixel centres, edges repeated); the largest value's pixel (index + 0.5), shrunk by side / ceil(side) and moved to the box, is
-the point. Its score is exp(value) over the sum of exp of the map's own cells. Equal values keep the first row, then the first
-column.
-Limits: float32; sides below one pixel count as one. A region whose box or map is not finite gives zeros. Nothing of a stretched map
-is kept but a line's worth: 100 regions of 17 maps at full size would take gigabytes.
-Source: He et al. 2017 (Mask R-CNN), section 5; bicubic kernel of Keys 1981. No gradient. The op stays outside ONNX graphs: a file gives
-heatmaps, and `pipeline.predict.keypoints` is the numpy twin that decodes them.
+samples at pixel centres, edges repeated); the largest value's pixel (index + 0.5), shrunk by side / ceil(side) and moved to the
+box, is the point. Its score is exp(value) over the sum of exp of the map's own cells. Equal values keep the first row, then the
+first column.
+Limits: float32; sides below one pixel count as one. A region whose box or map is not finite gives zeros. Of a stretched map only
+one map's columns are kept: 100 regions of 17 maps at full size would take gigabytes.
+Source: He et al. 2017 (Mask R-CNN), section 5; bicubic kernel of Keys 1981. No gradient. ONNX: the op stays outside graphs; a
+file gives heatmaps, and `pipeline.predict.keypoints` is the numpy twin that decodes them.
 CUDA: until the kernel exists, tensors go through the host (a synchronisation).
 """
 
@@ -89,7 +89,7 @@ def _decode(maps: np.ndarray, boxes: np.ndarray, points: np.ndarray) -> None:
         width, height = max(boxes[r, 2] - boxes[r, 0], np.float32(1)), max(boxes[r, 3] - boxes[r, 1], np.float32(1))
         if not (np.isfinite(boxes[r]).all() and np.isfinite(width) and np.isfinite(height)):
             continue
-        columns, rows = int(math.ceil(width)), int(math.ceil(height))
+        columns, rows = math.ceil(width), math.ceil(height)
         row_at, row_by = np.empty((rows, 4), np.int64), np.empty((rows, 4), np.float32)
         column_at, column_by = np.empty((columns, 4), np.int64), np.empty((columns, 4), np.float32)
         _taps(cells, rows, row_at, row_by)

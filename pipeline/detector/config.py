@@ -49,7 +49,7 @@ class FasterRCNNConfig:
     @property
     def tasks(self) -> tuple[Task, ...]:
         """What the detector learns and finds."""
-        return ("bbox",) if self.roi.mask is None else ("bbox", "segm")
+        return self.roi.tasks
 
 
 @schema
@@ -89,7 +89,7 @@ class FastRCNNConfig:
     @property
     def tasks(self) -> tuple[Task, ...]:
         """What the detector learns and finds."""
-        return ("bbox",) if self.roi.mask is None else ("bbox", "segm")
+        return self.roi.tasks
 
 
 @schema

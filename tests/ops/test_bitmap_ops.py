@@ -18,7 +18,9 @@ def pools(seed: int, owners: int) -> tuple[list[np.ndarray], torch.Tensor, torch
     for _ in range(owners):
         own = [np.round(random.uniform(-8, 60, (int(random.integers(3, 9)), 2)), 2) for _ in range(2)]
         points += own
-        bitmaps.append(coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([p.reshape(-1).tolist() for p in own], HEIGHT, WIDTH))))
+        bitmaps.append(
+            coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([p.reshape(-1).tolist() for p in own], HEIGHT, WIDTH)))
+        )
     lengths = [len(p) for p in points]
     starts = torch.from_numpy(np.cumsum([0, *lengths])), torch.arange(owners + 1) * 2
     return bitmaps, torch.from_numpy(np.concatenate(points)), *starts
