@@ -11,11 +11,11 @@ pytestmark = pytest.mark.parity
 
 
 def test_heatmaps_and_keypoints(case: Case) -> None:
-    if case.found.heatmaps_NDKMM is None:
+    if case.detections.heatmaps_NDKMM is None:
         pytest.skip(f"{case.kit.name} has no keypoint head")
     out_sizes = torch.from_numpy(case.kit.arrays["inputs/out_hw"])
     sizes = case.images.sizes_N2
-    for stage, final in (("infer", postprocess(case.found, sizes, sizes)), ("final", postprocess(case.found, sizes, out_sizes))):
+    for stage, final in (("infer", postprocess(case.detections, sizes, sizes)), ("final", postprocess(case.detections, sizes, out_sizes))):
         assert final.keypoints_NDK3 is not None and final.heatmaps_NDKMM is None
         for i in range(len(out_sizes)):
             count, expected = int(final.count_N[i]), case.kit.arrays[f"{stage}/{i}/keypoints"]
@@ -27,7 +27,7 @@ def test_heatmaps_and_keypoints(case: Case) -> None:
     for i in range(len(out_sizes)):
         first = case.kit.arrays[f"infer/{i}/heatmap_first1"]
         close(
-            case.found.heatmaps_NDKMM[i, : len(first)],
+            case.detections.heatmaps_NDKMM[i, : len(first)],
             first,
             atol=1e-4 * float(np.abs(first).max()),
             what=f"heatmap of image {i}",
