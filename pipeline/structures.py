@@ -39,6 +39,8 @@ class Polygons(_Batch):
     """int64 [Q + 1]: polygon q has points polygon_starts[q] : polygon_starts[q + 1]."""
     truth_starts: Tensor
     """int64 [N * G + 1]: truth g of image n has the polygons from entry n * G + g to the next; padded truths have none."""
+    sizes_N2: Tensor | None = None
+    """int64 (height, width) of the real pictures, on whose pixels bitmaps are rasterised; only where those are learnt."""
 
 
 @dataclass(slots=True)
@@ -76,6 +78,9 @@ class Targets(_Batch):
     boxes around them."""
     points: DensePoints | None = None
     """Dense pose labels, where the model learns dense poses."""
+    keypoints_NGK3: Tensor | None = None
+    """float32 (x, y, visibility), continuous pixels, where the model learns keypoints; visibility 0 marks padding and what is not
+    labelled."""
 
 
 @dataclass(slots=True)
@@ -104,12 +109,17 @@ class Detections(_Batch):
     dense_u_NDCMM: Tensor | None = None
     dense_v_NDCMM: Tensor | None = None
     """float32 surface coordinates, per part."""
+    heatmaps_NDKMM: Tensor | None = None
+    """float32 logits of where keypoint k lies in the M x M grid over the box; `postprocess` decodes them."""
+    keypoints_NDK3: Tensor | None = None
+    """float32 (x, y, score 0..1), decoded by `postprocess` in place of the heatmaps."""
 
     def named(self) -> dict[str, Tensor]:
         """The results that leave the network, by the names of an exported file's outputs, in their order."""
         always = {"boxes": self.boxes_ND4, "scores": self.scores_ND, "labels": self.labels_ND, "count": self.count_N}
         optional = {
             "masks": self.masks_NDMM,
+            "heatmaps": self.heatmaps_NDKMM,
             "dense_coarse": self.dense_coarse_NDCMM,
             "dense_fine": self.dense_fine_NDCMM,
             "dense_u": self.dense_u_NDCMM,

@@ -101,3 +101,10 @@ def xavier(layer: nn.Conv2d | nn.Linear) -> nn.Module:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def he_normal(layer: nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d) -> nn.Module:
+    """The layer with the reference's initial values: normal of variance 2 / fan-out, bias 0."""
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer

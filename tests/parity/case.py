@@ -1,5 +1,6 @@
 """A manifest of the kit as a model, a batch and its results, and comparison with the kit's numbers."""
 
+import zlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,13 +9,17 @@ import pytest
 import torch
 
 from pipeline.detector.build import build_detector
+from pipeline.detector.compact import Rows
 from pipeline.detector.config import ModelConfig
 from pipeline.detector.detector import Detector
 from pipeline.detector.losses import Losses
+from pipeline.detector.part import Part
 from pipeline.detector.weights import load_weights
 from pipeline.structures import DensePoints, Detections, Images, Panoptic, Polygons, Result, Targets
 from tests.parity.kit import Kit
 
+ROUGH = {"point/accuracy": 5e-3}
+"""It takes a label as inside where bilinear reading gave exactly one: the last bit of a box's corner decides."""
 CLASSES = {
     "RetinaNet": "MODEL.RETINANET.NUM_CLASSES",
     "GeneralizedRCNN": "MODEL.ROI_HEADS.NUM_CLASSES",
@@ -62,9 +67,14 @@ def inputs(kit: Kit, divisor: int) -> tuple[Images, Targets]:
     boxes, labels = np.zeros((len(truths), most, 4), np.float32), np.full((len(truths), most), -1)
     for n, (own_boxes, own_labels) in enumerate(truths):
         boxes[n, : len(own_boxes)], labels[n, : len(own_labels)] = own_boxes, own_labels
-    polygons = outlines(kit, len(truths), most) if "gt/0/poly_xy" in kit.arrays.files else None
+    polygons = outlines(kit, len(truths), most, torch.from_numpy(sizes)) if "gt/0/poly_xy" in kit.arrays.files else None
+    points = keypoints(kit, len(truths), most) if "gt/0/keypoints" in kit.arrays.files else None
     targets = Targets(
-        torch.from_numpy(boxes), torch.from_numpy(labels), polygons, semantic_NHW=maps(kit, len(truths), height, width)
+        torch.from_numpy(boxes),
+        torch.from_numpy(labels),
+        polygons,
+        keypoints_NGK3=points,
+        semantic_NHW=maps(kit, len(truths), height, width),
     )
     targets.points = dense_points(kit, len(truths), most) if "gt/0/dp_x" in kit.arrays.files else None
     return Images(torch.from_numpy(pixels), torch.from_numpy(sizes), proposals(kit, len(truths))), targets
@@ -93,7 +103,32 @@ def maps(kit: Kit, pictures: int, height: int, width: int) -> torch.Tensor | Non
     return torch.from_numpy(padded)
 
 
-def outlines(kit: Kit, pictures: int, most: int) -> Polygons:
+def keypoints(kit: Kit, pictures: int, most: int) -> torch.Tensor:
+    """The kit's keypoints, padded."""
+    given = [kit.arrays[f"gt/{i}/keypoints"] for i in range(pictures)]
+    points = np.zeros((pictures, most, *given[0].shape[1:]), np.float32)
+    for row, own in zip(points, given, strict=True):
+        row[: len(own)] = own
+    return torch.from_numpy(points)
+
+
+class KitPart(Part):
+    """A whole step whose uniform draws are the kit's: the i-th of a forward pass, for the rows that are real."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        object.__setattr__(self, "drawn", [])
+
+    def points(self, rows: Rows, points: int, generator: torch.Generator | None) -> torch.Tensor:
+        assert rows.kept_M is not None, "the kit draws for real rows alone"
+        number = len(self.drawn)  # type: ignore[attr-defined]
+        self.drawn.append(number)  # type: ignore[attr-defined]
+        seed = zlib.crc32(f"rand{number}".encode())
+        shape = (len(rows.kept_M), points, 2)
+        return torch.from_numpy(np.random.Generator(np.random.PCG64(seed)).random(shape).astype(np.float32))
+
+
+def outlines(kit: Kit, pictures: int, most: int, sizes: torch.Tensor) -> Polygons:
     """The kit's polygons, one per truth, as the pools of a padded batch."""
     points, lengths, owned = [], [], np.zeros((pictures, most), np.int64)
     for i in range(pictures):
@@ -102,7 +137,7 @@ def outlines(kit: Kit, pictures: int, most: int) -> Polygons:
         lengths += (numbers // 2 if numbers.sum() == 2 * len(points[-1]) else numbers).tolist()
         owned[i, : len(numbers)] = 1
     starts = [np.cumsum([0, *values]) for values in (lengths, owned.reshape(-1).tolist())]
-    return Polygons(torch.from_numpy(np.concatenate(points)), *map(torch.from_numpy, starts))
+    return Polygons(torch.from_numpy(np.concatenate(points)), *map(torch.from_numpy, starts), sizes)
 
 
 def dense_points(kit: Kit, pictures: int, most: int) -> DensePoints:
@@ -133,7 +168,7 @@ def compare_losses(kit: Kit, mode: str, losses: Losses) -> None:
         close(value.detach(), expected[name], rtol=1e-5, what=f"{mode} {name}")
     close(losses.total().detach(), kit.arrays[f"{mode}/total"], rtol=1e-5, what=f"{mode} total")
     for name, value in losses.counts.items():
-        close(value, kit.arrays[f"{mode}/storage/{name}"], rtol=1e-6, what=f"{mode} {name}")
+        close(value, kit.arrays[f"{mode}/storage/{name}"], rtol=ROUGH.get(name, 1e-6), what=f"{mode} {name}")
 
 
 def in_index_order(cfg: ModelConfig) -> ModelConfig:

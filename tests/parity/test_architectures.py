@@ -9,9 +9,12 @@ import torch
 
 from pipeline.detector.postprocess import postprocess
 from pipeline.detector.pretrained.detectron2.translate import translate
-from tests.parity.case import Case, build, close, compare_losses, in_index_order
+from tests.parity.case import Case, KitPart, build, close, compare_losses, in_index_order
 
 pytestmark = pytest.mark.parity
+
+NOISE = 1e-7
+"""Gradient norms that are zero but for rounding: a bias that shifts all of a heatmap's logits changes no softmax."""
 
 
 def test_features(case: Case) -> None:
@@ -84,11 +87,11 @@ def test_losses_and_gradients(case: Case, mode: str) -> None:
     model = build(case.kit, in_index_order(translate(options)), options).train()
     assert {n for n, p in model.named_parameters() if p.requires_grad} == set(case.kit.manifest["trainable"])
     with torch.enable_grad():
-        losses = model.losses(case.images, case.targets)
+        losses = model.losses(case.images, case.targets, part=KitPart())
         losses.total().backward()
     compare_losses(case.kit, mode, losses)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, name
             expected = float(case.kit.arrays[f"{mode}/gradnorm/{name}"])
-            close(parameter.grad.double().norm(), expected, rtol=1e-3, atol=1e-9, what=f"{mode} gradient norm of {name}")
+            close(parameter.grad.double().norm(), expected, rtol=1e-3, atol=NOISE, what=f"{mode} gradient norm of {name}")

@@ -15,6 +15,7 @@ from pipeline.detector.assembly.parts import (
     build_sampler,
     build_selection,
     per_cell,
+    strides,
 )
 from pipeline.detector.backbones import res5_block
 from pipeline.detector.box_coding import BoxCoder
@@ -22,7 +23,9 @@ from pipeline.detector.box_head import BoxHead, BoxPredictor, BoxROIHeads
 from pipeline.detector.branch import Branch
 from pipeline.detector.cascade import CascadeROIHeads, Stage
 from pipeline.detector.classification import ClassLoss, SigmoidLoss, SoftmaxLoss
+from pipeline.detector.keypoint_head import KeypointBranch, KeypointHead
 from pipeline.detector.mask_head import ConvMaskHead, MaskBranch
+from pipeline.detector.point_rend import CoarseMaskHead, PointHead, PointRendBranch, PointRendHead, PointRules, Reading
 from pipeline.detector.pooler import Given
 from pipeline.detector.res5_heads import Res5ROIHeads
 from pipeline.detector.rpn import RPN, Matching, RPNHead
@@ -30,11 +33,12 @@ from pipeline.detector.settings.backbones import ResNetConfig
 from pipeline.detector.settings.heads import (
     BoxHeadConfig,
     BoxROIConfig,
-    MaskConfig,
     RPNConfig,
     SigmoidConfig,
     SoftmaxConfig,
 )
+from pipeline.detector.settings.keypoints import KeypointConfig
+from pipeline.detector.settings.masks import ConvMaskConfig, PointRendConfig
 from pipeline.detector.settings.parts import AnchorConfig
 
 
@@ -128,27 +132,42 @@ CLASS_LOSSES: dict[str, Callable[[Any, int], ClassLoss]] = {"softmax": _softmax,
 def build_branches(cfg: BoxROIConfig, channels: int, classes: int, known: Mapping[str, int] = NOTHING) -> list[Branch]:
     """The heads beside the box head, in the order in which their losses are added."""
     branches: list[Branch] = []
-    if cfg.mask is not None and cfg.mask.kind == "conv":
-        branches.append(_conv_masks(cfg.mask, cfg.levels, channels, classes, known, cfg.pooler.size))
+    if isinstance(cfg.mask, PointRendConfig):
+        branches.append(_point_rend(cfg.mask, cfg.levels, channels, classes, known))
     elif cfg.mask is not None:
-        branches.append(MASK_BRANCHES[cfg.mask.kind](cfg.mask, cfg.levels, channels, classes))
+        branches.append(_conv_masks(cfg.mask, cfg.levels, channels, classes, known, cfg.pooler.size))
+    if cfg.keypoint is not None:
+        branches.append(_keypoints(cfg.keypoint, cfg, channels, known))
     if cfg.densepose is not None:
         branches.append(build_densepose(cfg.densepose, cfg.levels, channels))
     return branches
 
 
 def _conv_masks(
-    cfg: MaskConfig,
-    levels: tuple[str, ...],
-    channels: int,
-    classes: int,
-    known: Mapping[str, int] = NOTHING,
-    box_cells: int = 0,
+    cfg: ConvMaskConfig, levels: tuple[str, ...], channels: int, classes: int, known: Mapping[str, int], box_cells: int
 ) -> Branch:
     # Without a pooler of their own masks take what res5 makes of the box head's cells: half as many a side, rounded up.
     pooler = Given((box_cells + 1) // 2) if cfg.pooler is None else build_pooler(cfg.pooler, levels, known)
     masks = 1 if cfg.class_agnostic else classes
-    return MaskBranch(ConvMaskHead(pooler, channels, cfg.convs, cfg.channels, masks, cfg.norm))
+    return MaskBranch(ConvMaskHead(pooler, channels, cfg.convs, cfg.channels, masks, cfg.norm), cfg.targets)
 
 
-MASK_BRANCHES: dict[str, Callable[[Any, tuple[str, ...], int, int], Branch]] = {"conv": _conv_masks}
+def _point_rend(cfg: PointRendConfig, levels: tuple[str, ...], channels: int, classes: int, known: Mapping[str, int]) -> Branch:
+    def reading(names: tuple[str, ...]) -> Reading:
+        return Reading(tuple(levels.index(name) for name in names), tuple(strides(names, known)))
+
+    given, coarse = channels * len(cfg.levels), reading(cfg.levels)
+    coarse_head = CoarseMaskHead(given, cfg.side, cfg.channels, cfg.fcs, cfg.fc_channels, cfg.size, classes)
+    if cfg.point_head is None:
+        return PointRendBranch(PointRendHead(coarse_head, None), cfg.targets, cfg.side, coarse, None, None)
+    point, masks = cfg.point_head, 1 if cfg.point_head.class_agnostic else classes
+    fine = channels * len(point.levels)
+    point_head = PointHead(fine, classes, point.channels, point.layers, point.coarse_each_layer, masks)
+    rules = PointRules(point.train_points, point.oversample, point.important, point.steps, point.points)
+    return PointRendBranch(PointRendHead(coarse_head, point_head), cfg.targets, cfg.side, coarse, reading(point.levels), rules)
+
+
+def _keypoints(cfg: KeypointConfig, roi: BoxROIConfig, channels: int, known: Mapping[str, int]) -> Branch:
+    head = KeypointHead(build_pooler(cfg.pooler, roi.levels, known), channels, cfg.channels, cfg.keypoints)
+    sampled = roi.sample.count * roi.sample.positive_fraction * cfg.keypoints
+    return KeypointBranch(head, sampled if cfg.normalise == "sampled" else None, cfg.loss_weight)

@@ -6,6 +6,8 @@ import pydantic
 
 from pipeline.detector.settings.backbones import FPNConfig
 from pipeline.detector.settings.densepose import DensePoseConfig, check_groups
+from pipeline.detector.settings.keypoints import KeypointConfig
+from pipeline.detector.settings.masks import MaskConfig, PointRendConfig
 from pipeline.detector.settings.parts import (
     BoxLossConfig,
     HeadNorm,
@@ -108,26 +110,6 @@ class CascadeStageConfig:
 
 
 @schema
-class MaskConfig:
-    """Mask branch of the second stage (He et al. 2017): 3x3 convolutions, upsampled twice, one mask per class."""
-
-    kind: Literal["conv"]
-    pooler: PoolerConfig | None
-    """Its own pooler; masks have twice its cells a side. Null takes the features of the box head, which must be res5."""
-    convs: int
-    norm: HeadNorm
-    """After the convolutions."""
-    channels: int
-    """Of the convolutions and of the upsampled features."""
-    class_agnostic: bool
-    """One mask per region for all classes, or one per class."""
-
-    def __post_init__(self) -> None:
-        require(self.convs >= 0, "roi.mask.convs", self.convs, "must be 0 or more")
-        require(self.channels > 0, "roi.mask.channels", self.channels, "must be above 0")
-
-
-@schema
 class BoxROIConfig:
     """Second stage: from proposals to classes and boxes."""
 
@@ -151,14 +133,24 @@ class BoxROIConfig:
     """Also a dense pose per detection (DensePose R-CNN); null for none."""
     select: SelectConfig
     mask: MaskConfig | None
-    """Also a mask per detection (Mask R-CNN); null for boxes alone."""
+    """Also a mask per detection (Mask R-CNN, PointRend); null for none."""
+    keypoint: KeypointConfig | None
+    """Also keypoints per detection (Keypoint R-CNN); null for none."""
 
     def __post_init__(self) -> None:
         alone = not self.cascade or self.class_agnostic
         require(alone, "roi.class_agnostic", self.class_agnostic, "must be true in a cascade: a stage's boxes have no class yet")
         res5 = self.head.kind == "res5"
         require(not (res5 and self.cascade), "roi.cascade", self.cascade, "must be empty with roi.head.kind=res5")
-        if self.mask is not None:
+        if self.keypoint is not None:
+            require(not res5, "roi.keypoint", self.keypoint.kind, "must be null with roi.head.kind=res5")
+        if isinstance(self.mask, PointRendConfig):
+            require(not res5, "roi.mask.kind", self.mask.kind, "must be conv with roi.head.kind=res5")
+            points = () if self.mask.point_head is None else self.mask.point_head.levels
+            for field, levels in (("mask.levels", self.mask.levels), ("mask.point_head.levels", points)):
+                missing = [level for level in levels if level not in self.levels]
+                require(not missing, f"roi.{field}", levels, f"must be among roi.levels: {', '.join(self.levels)}")
+        elif self.mask is not None:
             rule = "must be null with roi.head.kind=res5, whose features masks share, and not null with another head"
             require((self.mask.pooler is None) == res5, "roi.mask.pooler", self.mask.pooler, rule)
         if self.cascade:
@@ -170,7 +162,7 @@ class BoxROIConfig:
     @property
     def tasks(self) -> tuple[Task, ...]:
         """What the second stage learns and finds."""
-        beside: dict[Task, object] = {"segm": self.mask, "densepose": self.densepose}
+        beside: dict[Task, object] = {"segm": self.mask, "keypoints": self.keypoint, "densepose": self.densepose}
         return ("bbox", *(task for task, head in beside.items() if head is not None))
 
 

@@ -1,9 +1,12 @@
 """The first and the second stage."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pipeline.detector.pretrained.detectron2.densepose import densepose_settings
+from pipeline.detector.pretrained.detectron2.keypoints import keypoint_settings
 from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
+from pipeline.detector.pretrained.detectron2.point_rend import point_rend_settings
 from pipeline.detector.pretrained.detectron2.shared import (
     HEAD_NORMS,
     box_loss_settings,
@@ -116,10 +119,7 @@ def _class_loss(given: Options) -> dict[str, Any]:
 
 def roi_settings(given: Options, own_pooler: bool = True) -> dict[str, Any]:
     """What all second stages have but their head; `own_pooler` False: masks share the box head's features."""
-    for extra in ("MODEL.KEYPOINT_ON", "MODEL.DENSEPOSE_ON"):  # first: a head that is not built changes options of the others
-        if given.take(extra, False):
-            raise NotBuiltError(extra, True, "is not built")
-    mask = mask_settings(given, own_pooler)
+    mask, keypoint = mask_settings(given, own_pooler), keypoint_settings(given)
     given.ignore("MODEL.ROI_HEADS.NUM_CLASSES")
     return {
         "levels": given.take("MODEL.ROI_HEADS.IN_FEATURES"),
@@ -141,18 +141,24 @@ def roi_settings(given: Options, own_pooler: bool = True) -> dict[str, Any]:
             "min_size": 0.0,
         },
         "mask": mask,
+        "keypoint": keypoint,
     }
 
 
 def mask_settings(given: Options, own_pooler: bool = True) -> dict[str, Any] | None:
     if not given.take("MODEL.MASK_ON", False):
-        given.ignore("MODEL.ROI_MASK_HEAD.")
+        given.ignore("MODEL.ROI_MASK_HEAD.", "MODEL.POINT_HEAD.")
         return None
     name = given.take("MODEL.ROI_MASK_HEAD.NAME")
-    if name != "MaskRCNNConvUpsampleHead":
-        raise NotBuiltError("MODEL.ROI_MASK_HEAD.NAME", name, "is not built. Choices: MaskRCNNConvUpsampleHead")
+    if name not in MASK_HEADS:
+        raise NotBuiltError("MODEL.ROI_MASK_HEAD.NAME", name, f"is not built. Choices: {', '.join(MASK_HEADS)}")
+    return MASK_HEADS[name](given, given.choose("INPUT.MASK_FORMAT", MASK_FORMATS, "polygon"), own_pooler)
+
+
+def _conv_masks(given: Options, targets: str, own_pooler: bool) -> dict[str, Any]:
     if not own_pooler:
         given.ignore("MODEL.ROI_MASK_HEAD.POOLER_")
+    given.ignore("MODEL.POINT_HEAD.")
     return {
         "kind": "conv",
         "pooler": pooler_settings(given, "MODEL.ROI_MASK_HEAD") if own_pooler else None,
@@ -160,4 +166,12 @@ def mask_settings(given: Options, own_pooler: bool = True) -> dict[str, Any] | N
         "convs": given.take("MODEL.ROI_MASK_HEAD.NUM_CONV"),
         "channels": given.take("MODEL.ROI_MASK_HEAD.CONV_DIM"),
         "class_agnostic": given.take("MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK"),
+        "targets": targets,
     }
+
+
+MASK_FORMATS = {"polygon": "polygons", "bitmask": "bitmaps"}
+MASK_HEADS: dict[str, Callable[[Options, str, bool], dict[str, Any]]] = {
+    "MaskRCNNConvUpsampleHead": _conv_masks,
+    "PointRendMaskHead": point_rend_settings,
+}
