@@ -84,8 +84,8 @@ def export_onnx(detector: Detector, path: Path, opset: int) -> None:
         )
     assert program is not None
     model = without_traces(program.model_proto)
-    if rotated is not None:
-        onnx.helper.set_model_props(model, raw_heads.metadata(rotated))
+    if isinstance(detector, RotatedFasterRCNN | RotatedProposalNetwork):
+        onnx.helper.set_model_props(model, raw_heads.metadata(detector))
     write_atomically(path, model.SerializeToString(deterministic=True))
 
 

@@ -185,8 +185,8 @@ def test_cascade_options_and_what_the_reference_asserts() -> None:
     cfg: Any = translate(BASE | FPN | cascade | {"MODEL.ROI_HEADS.IOU_THRESHOLDS": [0.4]})
     assert cfg.roi.box_weights == (1.0, 2.0, 3.0, 4.0) and cfg.roi.cascade[0].iou == 0.8
     assert cfg.roi.cascade[0].box_weights == (5.0, 6.0, 7.0, 8.0)
+    plain = {"MODEL.ROI_HEADS.IOU_THRESHOLDS": [0.4], "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": False}
     with pytest.raises(ConfigError, match=r"class_agnostic"):
-        plain = {"MODEL.ROI_HEADS.IOU_THRESHOLDS": [0.4], "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": False}
         translate(BASE | FPN | cascade | plain)
 
 
@@ -227,5 +227,5 @@ def test_poolers_boundary_and_boxes_that_train_masks() -> None:
 def test_what_is_not_understood_is_named(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         translate(BASE | FPN | change)
-    with pytest.raises(NotBuiltError, match="ROI_HEADS.NAME"):
+    with pytest.raises(NotBuiltError, match=r"ROI_HEADS\.NAME"):
         translate(BASE | {"MODEL.ROI_HEADS.NAME": "OtherHeads"})
