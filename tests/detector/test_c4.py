@@ -129,7 +129,7 @@ def test_a_picture_of_any_size_without_padding(size: tuple[int, int]) -> None:
     assert images.pixels_N3HW.shape[2:] == size
     with torch.no_grad():
         found, x = model.detect(images), features(w, images.pixels_N3HW)
-        torch.testing.assert_close(model.features(images)["res4"], x, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model.features(images)["res4"], x, rtol=1e-4, atol=1e-4)
         boxes = proposals(w, x, size, 100, 40)
         logits, deltas = predicted(w, regions(w, x, boxes))
         moved = torch.stack([decode(deltas[:, k], boxes, (10.0, 10.0, 5.0, 5.0)) for k in range(3)], 1)
