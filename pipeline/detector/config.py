@@ -223,6 +223,7 @@ class PanopticFPNConfig:
         check_anchors(self.anchors, self.rpn.levels)
         for level in self.semantic.levels:
             check_levels(self.fpn, "semantic.levels", (level,))
+        check_second_stage(self.backbone, self.fpn, self.roi)
         require(self.roi.mask is not None, "roi.mask", None, "is needed: panoptic maps are made of masks")
         require(self.instance_weight >= 0, "instance_weight", self.instance_weight, "must be 0 or more")
 

@@ -147,7 +147,7 @@ class Detector:
         return self.predict_batch([image_HW3], threshold)[0]
 
     def predict_batch(self, images: Sequence[Pixels], threshold: float = 0.0) -> list[Found]:
-        """Detections on several RGB pictures [H, W, 3], of any sizes, in one run. UserError for a detector that takes proposals."""
+        """Results on several RGB pictures [H, W, 3], of any sizes, in one run. UserError for a detector that takes proposals."""
         if self.backend.takes_proposals:
             raise UserError(
                 "this detector looks at proposals that come with the pictures, which a picture alone does not bring\n"

@@ -12,6 +12,8 @@ from pipeline.detector.config import FasterRCNNConfig, ModelConfig, RetinaNetCon
 from pipeline.detector.detector import Detector
 from pipeline.structures import Images, Polygons, Targets
 
+SEMANTIC = 4
+"""Semantic classes of the detectors that have some."""
 CONF = Path(__file__).resolve().parents[2] / "conf" / "model"
 
 
@@ -48,7 +50,7 @@ def tiny_one_stage() -> RetinaNetConfig:
 def lively(cfg: ModelConfig, classes: int = 3, seed: int = 0) -> Detector:
     """A model whose random weights give many different scores, so that thresholds, NMS and limits all have work."""
     torch.manual_seed(seed)
-    model = build_detector(cfg, classes)
+    model = build_detector(cfg, classes, SEMANTIC)
     model.train()
     with torch.no_grad():
         model.features(batch(model, [(64, 64)])[0])  # moves batch statistics off their defaults
@@ -60,6 +62,7 @@ def lively(cfg: ModelConfig, classes: int = 3, seed: int = 0) -> Detector:
                     "anchor_deltas.weight",
                     "bbox_pred.weight",
                     "mask_head.predictor.weight",
+                    "sem_seg_head.predictor.weight",
                 )
             ):
                 parameter.normal_(std=1.5 / parameter[0].numel() ** 0.5)
@@ -84,7 +87,16 @@ def batch(
         boxes[n, :count] = torch.cat([corner, corner + side], 1)
         labels[n, :count] = torch.randint(0, classes, (count,), generator=generator)
     images = Images(pixels, extent, proposals(boxes, extent, generator))
-    return images, Targets(boxes, labels, diamonds(boxes, labels))
+    return images, Targets(boxes, labels, diamonds(boxes, labels), semantic_NHW=grounds(extent, height, width, generator))
+
+
+def grounds(sizes_N2: torch.Tensor, height: int, width: int, generator: torch.Generator) -> torch.Tensor:
+    """Random classes in blocks, some of them ignored, and 255 in the padding."""
+    blocks = torch.randint(0, SEMANTIC + 1, (len(sizes_N2), -(-height // 8), -(-width // 8)), generator=generator)
+    maps = torch.where(blocks == SEMANTIC, 255, blocks).repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :height, :width]
+    rows, columns = torch.arange(height).view(1, -1, 1), torch.arange(width).view(1, 1, -1)
+    inside = (rows < sizes_N2[:, 0].view(-1, 1, 1)) & (columns < sizes_N2[:, 1].view(-1, 1, 1))
+    return torch.where(inside, maps, 255).to(torch.uint8)
 
 
 def proposals(boxes_NG4: torch.Tensor, sizes_N2: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

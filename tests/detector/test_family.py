@@ -15,7 +15,7 @@ from pipeline.detector.build import build_detector
 from pipeline.detector.detector import Detector
 from pipeline.detector.losses import Losses
 from pipeline.structures import Images, Targets
-from tests.detector.models import CONF, batch, lively, read_config
+from tests.detector.models import CONF, SEMANTIC, batch, lively, read_config
 
 NAMES = sorted(path.stem for path in CONF.glob("*_tiny.yaml"))
 CLASSES = 3
@@ -82,7 +82,7 @@ def test_nothing_waits_for_the_device(name: str) -> None:
     cfg = read_config(name)
     real = batch(lively(cfg, CLASSES), SIZES, classes=CLASSES)
     with FakeTensorMode(allow_non_fake_inputs=False) as mode:
-        fake = build_detector(cfg, CLASSES)
+        fake = build_detector(cfg, CLASSES, SEMANTIC)
         images, targets = (_faked(part, mode) for part in real)
         losses = fake.losses(images, targets)
         losses.total().backward()

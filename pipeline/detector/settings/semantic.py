@@ -1,8 +1,6 @@
 """Settings of the semantic branch and of panoptic merging. No torch."""
 
-from typing import Literal
-
-from pipeline.detector.settings.parts import Level, require
+from pipeline.detector.settings.parts import HeadNorm, Level, require
 from pipeline.schema import schema
 
 
@@ -16,8 +14,8 @@ class SemanticConfig:
     """Of every 3x3 convolution."""
     common_stride: int
     """Stride that the levels are brought to, a power of two; the logits' stride."""
-    norm: Literal["none", "group", "batch", "frozen"]
-    """After every convolution: none (they then have a bias), group norm of 32 groups, batch norm, or a constant one."""
+    norm: HeadNorm
+    """After every convolution."""
     ignore_value: int
     """Class in the maps that teaches nothing; 255 never does."""
     loss_weight: float
