@@ -4,20 +4,16 @@ Parameter names equal those of Detectron2 checkpoints.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.detector.losses import Losses, finite_rows, float32
-from pipeline.detector.norms import FrozenBatchNorm2d
+from pipeline.detector.norms import ConvNorm, Norm
 from pipeline.detector.part import Part
 from pipeline.structures import SemanticMaps
 
-HeadNorm = Literal["none", "group", "batch", "frozen"]
-GROUPS = 32
-"""Of a group norm, as in the reference."""
 IGNORED = 255
 """Marks pixels of a target map that teach nothing, whatever the model's own `ignore_value`."""
 
@@ -34,7 +30,7 @@ class SemanticHead(nn.Module):
         *,
         conv_channels: int,
         common_stride: int,
-        norm: HeadNorm,
+        norm: Norm,
         ignore_value: int,
         loss_weight: float,
     ) -> None:
@@ -68,35 +64,14 @@ class SemanticHead(nn.Module):
         return float32(self.predictor(summed))
 
 
-class _Conv(nn.Conv2d):
-    """3x3 convolution, norm and ReLU; without a norm it has a bias."""
-
-    def __init__(self, inputs: int, outputs: int, norm: HeadNorm) -> None:
-        super().__init__(inputs, outputs, 3, padding=1, bias=norm == "none")
-        _he(self)
-        self.norm = _norm(norm, outputs)
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        y_NCHW = super().forward(x_NCHW)
-        return functional.relu(y_NCHW if self.norm is None else self.norm(y_NCHW))
-
-
-def _scale_head(stride: int, channels: int, conv_channels: int, common_stride: int, norm: HeadNorm) -> nn.Sequential:
+def _scale_head(stride: int, channels: int, conv_channels: int, common_stride: int, norm: Norm) -> nn.Sequential:
     steps = (stride // common_stride).bit_length() - 1
     layers: list[nn.Module] = []
     for number in range(max(1, steps)):
-        layers.append(_Conv(channels if number == 0 else conv_channels, conv_channels, norm))
+        layers.append(ConvNorm(channels if number == 0 else conv_channels, conv_channels, 3, norm, relu=True))
         if steps:
             layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
     return nn.Sequential(*layers)
-
-
-def _norm(norm: HeadNorm, channels: int) -> nn.Module | None:
-    if norm == "none":
-        return None
-    if norm == "group":
-        return nn.GroupNorm(GROUPS, channels)
-    return nn.BatchNorm2d(channels) if norm == "batch" else FrozenBatchNorm2d(channels)
 
 
 def _he(layer: nn.Conv2d) -> nn.Conv2d:

@@ -12,6 +12,8 @@ from pipeline.detector.config import FasterRCNNConfig, ModelConfig, RetinaNetCon
 from pipeline.detector.detector import Detector
 from pipeline.structures import DensePoints, Images, Polygons, Targets
 
+SEMANTIC = 4
+"""Semantic classes of the detectors that have some."""
 CONF = Path(__file__).resolve().parents[2] / "conf" / "model"
 
 
@@ -65,6 +67,7 @@ def lively(cfg: ModelConfig, classes: int = 3, seed: int = 0) -> Detector:
                     "anchor_deltas.weight",
                     "bbox_pred.weight",
                     "mask_head.predictor.weight",
+                    "sem_seg_head.predictor.weight",
                 )
             ):
                 parameter.normal_(std=1.5 / parameter[0].numel() ** 0.5)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pipeline.detector.settings.backbones import BackboneConfig, FPNConfig, check_levels
 from pipeline.detector.settings.heads import BoxROIConfig, RPNConfig
-from pipeline.detector.settings.parts import AnchorConfig, InputConfig, Level, check_anchors, require
+from pipeline.detector.settings.parts import AnchorConfig, HeadNorm, InputConfig, Level, check_anchors, require
 from pipeline.schema import schema
 from pipeline.tasks import Task
 
@@ -19,8 +19,8 @@ class SemanticConfig:
     """Of every 3x3 convolution."""
     common_stride: int
     """Stride that the levels are brought to, a power of two; the logits' stride."""
-    norm: Literal["none", "group", "batch", "frozen"]
-    """After every convolution: none (they then have a bias), group norm of 32 groups, batch norm, or a constant one."""
+    norm: HeadNorm
+    """After every convolution."""
     ignore_value: int
     """Class in the maps that teaches nothing; 255 never does."""
     loss_weight: float
