@@ -52,14 +52,15 @@ def _cut(x: np.ndarray, y: np.ndarray, count: int, limit: float, out_x: np.ndarr
 @numba.njit(cache=True, error_model="numpy", nogil=True)  # type: ignore[untyped-decorator]
 def rotated_iou(a: np.ndarray, b: np.ndarray, room: np.ndarray) -> float:
     """IoU of two boxes [5] in float64; `room` is float64 [4, MOST_CORNERS] to work in. For other CPU twins."""
-    aw, ah, bw, bh = float(a[2]), float(a[3]), float(b[2]), float(b[3])
+    # np.float64: in numba float() of a float32 stays one.
+    aw, ah, bw, bh = np.float64(a[2]), np.float64(a[3]), np.float64(b[2]), np.float64(b[3])
     area = aw * ah + bw * bh
-    dx, dy = float(a[0]) - float(b[0]), float(a[1]) - float(b[1])
+    dx, dy = np.float64(a[0]) - np.float64(b[0]), np.float64(a[1]) - np.float64(b[1])
     reach = math.sqrt(aw * aw + ah * ah) + math.sqrt(bw * bw + bh * bh)
     if not (aw * ah > 1e-14 and bw * bh > 1e-14 and 4 * (dx * dx + dy * dy) < reach * reach):
         return 0.0
     # Into b's frame: its axes are (cos, -sin) and (sin, cos).
-    turn, between = float(b[4]) * math.pi / 180, (float(a[4]) - float(b[4])) * math.pi / 180
+    turn, between = np.float64(b[4]) * math.pi / 180, (np.float64(a[4]) - np.float64(b[4])) * math.pi / 180
     cx, cy = dx * math.cos(turn) - dy * math.sin(turn), dx * math.sin(turn) + dy * math.cos(turn)
     cosine, sine = math.cos(between), math.sin(between)
     x, y, other_x, other_y = room[0], room[1], room[2], room[3]

@@ -1,6 +1,7 @@
 """Rotated AP: COCO's protocol with the IoU of rotated boxes, counted by pycocotools.
 
-Matching and tables are its own; it is given our overlaps in place of its upright ones. hotcoco takes none from outside, so that `evaluate.engine` makes no difference here. Small, medium and large go by a label's own area and a detection's width x height.
+Matching and tables are its own; it is given our overlaps in place of its upright ones. hotcoco takes none from outside, so that
+`evaluate.engine` makes no difference here. Small, medium and large go by a label's own area and a detection's width x height.
 """
 
 from typing import Any
