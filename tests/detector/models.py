@@ -48,8 +48,8 @@ def tiny_one_stage() -> RetinaNetConfig:
 
 
 def made(cfg: ModelConfig, classes: int) -> Detector:
-    """The model with as many semantic classes as classes, where it has a semantic branch."""
-    return build_detector(cfg, classes, classes if "semantic" in cfg.tasks else 0)
+    """The model, with `SEMANTIC` semantic classes where it has a semantic branch."""
+    return build_detector(cfg, classes, SEMANTIC)
 
 
 def lively(cfg: ModelConfig, classes: int = 3, seed: int = 0) -> Detector:
