@@ -1,5 +1,6 @@
 """Proposals on disk and on their way to the network: in order, moved with the picture, and missed loudly."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from pipeline.data.needs import require_proposals
 from pipeline.data.proposals import ProposalPool, read_proposals, write_proposals
 from pipeline.data.truths import Truths
 from pipeline.errors import DataError
+from tests.data.conftest import Ingest
+from tests.data.test_coco import coco, pictures
 
 
 def pool() -> ProposalPool:
@@ -94,3 +97,21 @@ def test_a_batch_pads_with_boxes_without_area() -> None:
     batch = proposed([one, replace(one, proposals_P4=np.ones((1, 4), np.float32))])
     assert batch.shape == (2, 3, 4) and not batch[1, 1:].any() and torch.equal(batch[0], torch.ones(3, 4))
     assert proposed([replace(one, proposals_P4=None)]) is None
+
+
+def test_a_coco_source_brings_its_own(ingest: Ingest, tmp_path: Path) -> None:
+    """By the label file's image ids, whatever order the pictures come in; they survive the split into train and val."""
+    names = [f"{letter}.png" for letter in "dacb"]
+    source = tmp_path / "source"
+    pictures(source / "images", *names)
+    coco(source / "labels.json", *names)
+    boxes = np.array([[k, k, k + 4, k + 5] for k in range(4)], np.float32)
+    own = ProposalPool(np.arange(5), boxes, np.ones(4, np.float32))
+    ids = {image["file_name"]: image["id"] for image in json.loads((source / "labels.json").read_text())["images"]}
+    write_proposals(source / "proposals" / "labels.npz", own, np.array([ids[name] for name in sorted(names)]))
+    dataset = open_dataset(ingest("coco", source))
+    seen = {}
+    for split in dataset.splits.values():
+        for row, file_name in enumerate(split.images.file_names):
+            seen[Path(file_name).name] = split.proposals.of(row)[0, 0]
+    assert seen == {"a.png": 0, "b.png": 1, "c.png": 2, "d.png": 3}
