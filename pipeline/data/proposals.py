@@ -51,8 +51,8 @@ def write_proposals(path: Path, pool: ProposalPool, image_ids_I: NDArray[np.int6
     """Write the pool of the pictures `image_ids` to `path`; the same content gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = BytesIO()
-    values = (image_ids_I.astype(np.int64), pool.starts_I, pool.boxes_P4, pool.scores_P)
-    np.savez(buffer, **dict(zip(FIELDS, values, strict=True)))
+    ids_I = image_ids_I.astype(np.int64)
+    np.savez(buffer, image_ids=ids_I, starts=pool.starts_I, boxes=pool.boxes_P4, scores=pool.scores_P)
     write_atomically(path, buffer.getvalue())
 
 
