@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.detector.assembly.backbones import build_fpn
+from pipeline.detector.assembly.custom import build_custom
 from pipeline.detector.assembly.heads import build_box_heads, build_rpn
 from pipeline.detector.assembly.parts import (
     build_anchors,
@@ -14,7 +15,7 @@ from pipeline.detector.assembly.parts import (
     per_cell,
 )
 from pipeline.detector.box_coding import BoxCoder
-from pipeline.detector.config import FasterRCNNConfig, ModelConfig, ProposalNetworkConfig, RetinaNetConfig
+from pipeline.detector.config import CustomModelConfig, FasterRCNNConfig, ModelConfig, ProposalNetworkConfig, RetinaNetConfig
 from pipeline.detector.detector import Detector
 from pipeline.detector.faster_rcnn import FasterRCNN, ProposalNetwork
 from pipeline.detector.retinanet import RetinaHead, RetinaNet
@@ -64,8 +65,16 @@ def _retinanet(cfg: RetinaNetConfig, classes: int) -> Detector:
     )
 
 
+def _custom(cfg: CustomModelConfig, classes: int) -> Detector:
+    model = build_custom("", cfg.target, cfg.options, build_pixels(cfg.input), classes)
+    if not isinstance(model, Detector):
+        raise ConfigError("model.target", cfg.target, "makes no pipeline.detector.detector.Detector")
+    return model
+
+
 DETECTORS: dict[str, Callable[[Any, int], Detector]] = {
     "faster_rcnn": _faster_rcnn,
     "rpn": _proposal_network,
     "retinanet": _retinanet,
+    "custom": _custom,
 }

@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 import pydantic
 
 from pipeline.detector.settings.backbones import BackboneConfig, FPNConfig, check_levels
+from pipeline.detector.settings.custom import CustomModelConfig
 from pipeline.detector.settings.heads import BoxROIConfig, RPNConfig
+from pipeline.detector.settings.losses import BoxLossConfig
 from pipeline.detector.settings.parts import (
     AnchorConfig,
-    BoxLossConfig,
     InputConfig,
     Level,
     MatchConfig,
@@ -116,4 +117,6 @@ class RetinaNetConfig:
         return ("bbox",)
 
 
-ModelConfig = Annotated[RetinaNetConfig | FasterRCNNConfig | ProposalNetworkConfig, pydantic.Field(discriminator="kind")]
+ModelConfig = Annotated[
+    RetinaNetConfig | FasterRCNNConfig | ProposalNetworkConfig | CustomModelConfig, pydantic.Field(discriminator="kind")
+]

@@ -14,6 +14,7 @@ from pipeline.data.needs import require_labels
 from pipeline.data.sampler import StepSampler
 from pipeline.detector.build import build_detector
 from pipeline.detector.pretrained.backbone import load_pretrained
+from pipeline.detector.pretrained.checkpoint import load_checkpoint
 from pipeline.detector.weights import save_detector, save_training
 from pipeline.errors import DataError
 from pipeline.evaluation.inference import TorchBackend, predict_split
@@ -57,9 +58,11 @@ def fit(cfg: TrainStage, work: Path, ranks: Ranks, show: Callable[[int, Mapping[
         require_labels(dataset, name, cfg.model.tasks, cfg.layout.validated)
     pictures = training_pictures(dataset.split("train"), cfg)
     model = build_detector(cfg.model, num_classes=len(dataset.classes))
-    loaded = load_pretrained(model, cfg.model)
+    whole = load_checkpoint(model, cfg.model, len(dataset.classes))
+    backbone = load_pretrained(model, cfg.model) if whole is None else None
     if ranks.first:
-        print(f"train: {len(dataset.classes)} classes; backbone weights: {loaded.source if loaded else 'random'}", flush=True)
+        weights = f"weights: {whole}" if whole else f"backbone weights: {backbone.source if backbone else 'random'}"
+        print(f"train: {len(dataset.classes)} classes; {weights}", flush=True)
     if cfg.train.sync_norm and ranks.count > 1:
         sync_norms(model)
     model.to(device)

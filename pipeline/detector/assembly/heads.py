@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.detector.assembly.custom import build_custom, require_has
 from pipeline.detector.assembly.parts import (
     build_anchors,
     build_box_loss,
@@ -17,7 +18,8 @@ from pipeline.detector.box_head import BoxHead, BoxPredictor, BoxROIHeads
 from pipeline.detector.branch import Branch
 from pipeline.detector.mask_head import ConvMaskHead, MaskBranch
 from pipeline.detector.rpn import RPN, RPNHead
-from pipeline.detector.settings.heads import BoxROIConfig, MaskConfig, RPNConfig
+from pipeline.detector.settings.custom import CustomHeadConfig
+from pipeline.detector.settings.heads import BoxHeadConfig, BoxROIConfig, MaskConfig, RPNConfig
 from pipeline.detector.settings.parts import AnchorConfig
 
 
@@ -41,7 +43,7 @@ def build_rpn(cfg: RPNConfig, anchor_cfg: AnchorConfig, channels: int) -> RPN:
 
 def build_box_heads(cfg: BoxROIConfig, channels: int, classes: int) -> BoxROIHeads:
     pool, head = cfg.pooler, cfg.head
-    box_head = BoxHead(channels, pool.size, head.convs, head.conv_channels, head.fcs, head.fc_channels)
+    box_head = BOX_HEADS[head.kind](head, channels, pool.size)
     return BoxROIHeads(
         build_pooler(pool, cfg.levels),
         box_head,
@@ -56,6 +58,19 @@ def build_box_heads(cfg: BoxROIConfig, channels: int, classes: int) -> BoxROIHea
         selection=build_selection(cfg.select),
         branches=build_branches(cfg, channels, classes),
     )
+
+
+def _conv_fc(cfg: BoxHeadConfig, channels: int, size: int) -> BoxHead:
+    return BoxHead(channels, size, cfg.convs, cfg.conv_channels, cfg.fcs, cfg.fc_channels)
+
+
+def _custom_head(cfg: CustomHeadConfig, channels: int, size: int) -> Any:
+    head = build_custom("roi.head", cfg.target, cfg.options, channels, size)
+    require_has("roi.head", cfg.target, head, "width", "the length of a region's vector")
+    return head
+
+
+BOX_HEADS: dict[str, Callable[[Any, int, int], Any]] = {"conv_fc": _conv_fc, "custom": _custom_head}
 
 
 def build_branches(cfg: BoxROIConfig, channels: int, classes: int) -> list[Branch]:

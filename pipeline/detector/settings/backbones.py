@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
+from pipeline.detector.settings.custom import CustomBackboneConfig
 from pipeline.detector.settings.parts import Stage, require
 from pipeline.schema import schema
 
@@ -62,7 +63,7 @@ class TimmConfig:
         require(0 <= self.freeze_at <= 5, "backbone.freeze_at", self.freeze_at, "must be 0..5")
 
 
-BackboneConfig = Annotated[ResNetConfig | TimmConfig, pydantic.Field(discriminator="kind")]
+BackboneConfig = Annotated[ResNetConfig | TimmConfig | CustomBackboneConfig, pydantic.Field(discriminator="kind")]
 
 
 @schema

@@ -1,9 +1,12 @@
 """Settings of the first and the second stage. No torch."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+import pydantic
+
+from pipeline.detector.settings.custom import CustomHeadConfig
+from pipeline.detector.settings.losses import BoxLossConfig
 from pipeline.detector.settings.parts import (
-    BoxLossConfig,
     Level,
     MatchConfig,
     PoolerConfig,
@@ -76,7 +79,7 @@ class BoxROIConfig:
     append_truths: bool
     """Truths join the proposals in training, after them."""
     pooler: PoolerConfig
-    head: BoxHeadConfig
+    head: Annotated[BoxHeadConfig | CustomHeadConfig, pydantic.Field(discriminator="kind")]
     class_agnostic: bool
     """One box per region for all classes, or one per class."""
     box_weights: tuple[float, float, float, float]
