@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline.advice.config import AdviseConfig
 from pipeline.data.config import DatasetConfig, watched_by_dvc
 from pipeline.deploy.config import ExportConfig, QuantizeConfig
 from pipeline.detector.config import ModelConfig
@@ -49,6 +50,7 @@ class Settings:
     compute: ComputeConfig
     tracking: TrackingConfig
     storage: StorageConfig
+    advise: AdviseConfig
 
     def __post_init__(self) -> None:
         if self.seed < 0:
