@@ -12,9 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline.advice.config import AdviseConfig
 from pipeline.data.config import DatasetConfig, watched_by_dvc
 from pipeline.deploy.config import ExportConfig, QuantizeConfig
 from pipeline.detector.config import ModelConfig
+from pipeline.detector.settings.custom import custom_targets
 from pipeline.errors import ConfigError, UserError, did_you_mean
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.files import digest_bytes, digest_file, read_json, write_atomically, write_json
@@ -48,10 +50,16 @@ class Settings:
     compute: ComputeConfig
     tracking: TrackingConfig
     storage: StorageConfig
+    advise: AdviseConfig
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError("seed", self.seed, "must be 0 or more")
+
+    @property
+    def trusted(self) -> tuple[str, ...]:
+        """Import paths of the user's own code: those that `model` names."""
+        return tuple(sorted(custom_targets(self.model)))
 
 
 USED = "used"
@@ -78,7 +86,7 @@ class Stage:
         keys: list[str] = []
         for group in fields(cls):
             used = group.metadata.get(USED)
-            keys += [f"{group.name}.{name}" for name in used] if used else [group.name]
+            keys += [group.name] if used is None else [f"{group.name}.{name}" for name in used]
         keys.remove("layout")
         return tuple(keys)
 
@@ -143,6 +151,7 @@ class EvaluateStage(Stage):
 
     evaluate: EvaluateConfig
     compute: ComputeConfig = field(metadata={USED: INFERENCE})
+    trusted: tuple[str, ...] = field(metadata={USED: ()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +161,7 @@ class QuantizeStage(Stage):
     quantize: QuantizeConfig
     compute: ComputeConfig = field(metadata={USED: INFERENCE})
     seed: int
+    trusted: tuple[str, ...] = field(metadata={USED: ()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +171,7 @@ class ExportStage(Stage):
     export: ExportConfig
     evaluate: EvaluateConfig = field(metadata={USED: MEASURING})
     compute: ComputeConfig = field(metadata={USED: INFERENCE})
+    trusted: tuple[str, ...] = field(metadata={USED: ()})
 
 
 STAGES: dict[str, type[Stage]] = {

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.detector.assembly.backbones import build_backbone, build_fpn
+from pipeline.detector.assembly.custom import build_custom
 from pipeline.detector.assembly.heads import build_box_heads, build_res5_heads, build_rpn
 from pipeline.detector.assembly.parts import (
     build_anchors,
@@ -19,6 +20,7 @@ from pipeline.detector.backbones import ResNetStages
 from pipeline.detector.box_coding import BoxCoder
 from pipeline.detector.box_head import BoxROIHeads
 from pipeline.detector.config import (
+    CustomModelConfig,
     FasterRCNNConfig,
     FastRCNNConfig,
     ModelConfig,
@@ -125,11 +127,19 @@ def _panoptic_fpn(cfg: PanopticFPNConfig, classes: int, semantic_classes: int) -
     )
 
 
+def _custom(cfg: CustomModelConfig, classes: int) -> Detector:
+    model = build_custom("", cfg.target, cfg.options, build_pixels(cfg.input), classes)
+    if not isinstance(model, Detector):
+        raise ConfigError("model.target", cfg.target, "makes no pipeline.detector.detector.Detector")
+    return model
+
+
 DETECTORS: dict[str, Callable[[Any, int], Detector]] = {
     "faster_rcnn": _faster_rcnn,
     "fast_rcnn": _fast_rcnn,
     "rpn": _proposal_network,
     "retinanet": _retinanet,
+    "custom": _custom,
     "rotated_faster_rcnn": rotated_faster_rcnn,
     "rotated_rpn": rotated_proposal_network,
 }

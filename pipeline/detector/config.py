@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 import pydantic
 
 from pipeline.detector.settings.backbones import BackboneConfig, FPNConfig, check_levels
+from pipeline.detector.settings.custom import CustomModelConfig
 from pipeline.detector.settings.heads import BoxROIConfig, RPNConfig, check_densepose
+from pipeline.detector.settings.losses import BoxLossConfig
 from pipeline.detector.settings.parts import (
     AnchorConfig,
-    BoxLossConfig,
     HeadNorm,
     InputConfig,
     Level,
@@ -190,7 +191,8 @@ ModelConfig = Annotated[
     | SemanticFPNConfig
     | PanopticFPNConfig
     | RotatedFasterRCNNConfig
-    | RotatedProposalNetworkConfig,
+    | RotatedProposalNetworkConfig
+    | CustomModelConfig,
     pydantic.Field(discriminator="kind"),
 ]
 

@@ -1,6 +1,6 @@
 """Detectors on disk: a folder of weights.safetensors and model.json, read without executing anything."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pipeline.detector.build import build_detector
 from pipeline.detector.config import ModelConfig
 from pipeline.detector.detector import Detector
+from pipeline.detector.settings.custom import custom_targets
 from pipeline.errors import DataError
 from pipeline.files import read_json, write_json
 
@@ -57,8 +58,12 @@ def save_detector(
     write_json(folder / SETTINGS, settings)
 
 
-def load_detector(folder: Path) -> Loaded:
-    """The detector that `save_detector` wrote. DataError names the file, and every parameter that is missing or does not fit."""
+def load_detector(folder: Path, trusted: Collection[str] = ()) -> Loaded:
+    """The detector that `save_detector` wrote. DataError names the file, and every parameter that is missing or does not fit.
+
+    `trusted` are the import paths that stand in the user's own settings: a file that names another one is refused, for loading it
+    would run code that the file's author chose.
+    """
     import pydantic
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -74,6 +79,11 @@ def load_detector(folder: Path) -> Loaded:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise DataError(folder / SETTINGS, f"model.{place}: {first['msg']}", "train again with this version") from error
+    if strangers := sorted(custom_targets(cfg) - {*trusted}):
+        todo = "if you trust it, choose the model of your own config that names it: python -m pipeline config model=NAME"
+        raise DataError(
+            folder / SETTINGS, f"names code of its own to run, which your settings do not: {', '.join(strangers)}", todo
+        )
     semantic, stuff = settings.get("semantic", []), settings.get("stuff", [])
     model = build_detector(cfg, len(settings["categories"]), len(semantic))
     if not (folder / WEIGHTS).exists():

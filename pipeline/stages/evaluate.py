@@ -27,7 +27,7 @@ def run(cfg: EvaluateStage) -> None:
     DataError when the detector and the dataset have different classes, or a picture of the split cannot be read.
     """
     device = prepare_device(cfg.compute, seed=0)
-    detector = load_detector(cfg.layout.detector)
+    detector = load_detector(cfg.layout.detector, cfg.trusted)
     dataset = open_dataset(cfg.layout.validated)
     split = dataset.split(cfg.evaluate.split)
     require_classes(detector, dataset, cfg.layout.validated)

@@ -39,7 +39,7 @@ def run(cfg: ExportStage) -> None:
     GateError when a file misses `cfg.export.gate`; models/onnx is then left as it was.
     """
     device = prepare_device(cfg.compute, seed=0)
-    detector = load_detector(cfg.layout.detector)
+    detector = load_detector(cfg.layout.detector, cfg.trusted)
     dataset = open_dataset(cfg.layout.validated)
     split = dataset.split(cfg.evaluate.split)
     require_classes(detector, dataset, cfg.layout.validated)

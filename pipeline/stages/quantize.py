@@ -31,7 +31,7 @@ def run(cfg: QuantizeStage) -> None:
     GateError when the loss on held pictures does not hold with `quantize.share_least` in INT8; models/quantized stays as it was.
     """
     prepare_device(cfg.compute, cfg.seed)
-    detector, dataset = load_detector(cfg.layout.detector), open_dataset(cfg.layout.validated)
+    detector, dataset = load_detector(cfg.layout.detector, cfg.trusted), open_dataset(cfg.layout.validated)
     train = dataset.split("train")
     pictures = Pictures.draw(len(train.images), cfg.quantize, cfg.seed)
     feed = partial(feeds, train, detector=detector, complete=region_feed(detector.model))

@@ -17,6 +17,7 @@ from pipeline.detector.build import build_detector
 from pipeline.detector.classification import tell_frequencies
 from pipeline.detector.config import takes_proposals
 from pipeline.detector.pretrained.backbone import load_pretrained
+from pipeline.detector.pretrained.checkpoint import load_checkpoint
 from pipeline.detector.weights import save_detector, save_training
 from pipeline.errors import DataError
 from pipeline.evaluation.inference import TorchBackend, merging_of, predict_split
@@ -64,9 +65,11 @@ def fit(cfg: TrainStage, work: Path, ranks: Ranks, show: Callable[[int, Mapping[
     found = found_categories(dataset.info.categories, cfg.model.tasks)
     model = build_detector(cfg.model, num_classes=len(found), semantic_classes=len(dataset.info.semantic))
     tell_frequencies(model, torch.from_numpy(pictures_per_class(dataset.split("train").annotations, len(dataset.classes))))
-    loaded = load_pretrained(model, cfg.model)
+    whole = load_checkpoint(model, cfg.model, len(found))
+    backbone = load_pretrained(model, cfg.model) if whole is None else None
     if ranks.first:
-        print(f"train: {len(dataset.classes)} classes; backbone weights: {loaded.source if loaded else 'random'}", flush=True)
+        weights = f"weights: {whole}" if whole else f"backbone weights: {backbone.source if backbone else 'random'}"
+        print(f"train: {len(dataset.classes)} classes; {weights}", flush=True)
     if ranks.count > 1:
         sync_norms(model, every=cfg.train.sync_norm)
     model.to(device)

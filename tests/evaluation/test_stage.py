@@ -30,11 +30,12 @@ def stage(tmp_path, monkeypatch):
         cfg=SimpleNamespace(tasks=("bbox",), input=SimpleNamespace(short_side=128, long_side=160, channels="rgb")),
         categories=[{"id": 1, "name": "red"}, {"id": 4, "name": "blue"}],
     )
-    monkeypatch.setattr(evaluate, "load_detector", lambda folder: loaded)
+    monkeypatch.setattr(evaluate, "load_detector", lambda folder, trusted: loaded)
     config = EvaluateStage(
         layout=Layout(tmp_path),
         evaluate=EvaluateConfig(engine="hotcoco", split="val", batch=4, max_detections=100, drawing_score=0.5, sheet=6),
         compute=ComputeConfig(device="cpu", threads=1, workers=0, processes=1, nodes=1, rendezvous="", slot=None),
+        trusted=(),
     )
     return SimpleNamespace(run=evaluate.run, config=config, loaded=loaded, out=tmp_path / "reports/evaluate")
 

@@ -5,10 +5,12 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.detector.assembly.custom import build_custom, require_has
 from pipeline.detector.backbones import STAGES, Deform, ResNet, ResNetStages, timm_backbone
 from pipeline.detector.fpn import FPN
 from pipeline.detector.norms import FrozenBatchNorm2d
 from pipeline.detector.settings.backbones import BackboneConfig, FPNConfig, ResNetConfig, TimmConfig
+from pipeline.detector.settings.custom import CustomBackboneConfig
 from pipeline.errors import ConfigError
 
 HELD = ("frozen", "affine")
@@ -41,7 +43,17 @@ def _timm(cfg: TimmConfig, stages: tuple[str, ...]) -> tuple[nn.Module, tuple[in
     return timm_backbone(cfg.name, stages, cfg.norm, cfg.freeze_at)
 
 
-BACKBONES: dict[str, Callable[[Any, tuple[str, ...]], tuple[nn.Module, tuple[int, ...]]]] = {"resnet": _resnet, "timm": _timm}
+def _custom(cfg: CustomBackboneConfig, stages: tuple[str, ...]) -> tuple[nn.Module, tuple[int, ...]]:
+    backbone = build_custom("backbone", cfg.target, cfg.options, stages)
+    require_has("backbone", cfg.target, backbone, "channels", "the channels of each stage's features")
+    return backbone, tuple(backbone.channels)
+
+
+BACKBONES: dict[str, Callable[[Any, tuple[str, ...]], tuple[nn.Module, tuple[int, ...]]]] = {
+    "resnet": _resnet,
+    "timm": _timm,
+    "custom": _custom,
+}
 
 
 def build_fpn(backbone: BackboneConfig, cfg: FPNConfig) -> FPN:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.detector.assembly.custom import build_custom, require_has
 from pipeline.detector.assembly.densepose import build_densepose
 from pipeline.detector.assembly.parts import (
     NOTHING,
@@ -30,6 +31,7 @@ from pipeline.detector.pooler import Given
 from pipeline.detector.res5_heads import Res5ROIHeads
 from pipeline.detector.rpn import RPN, Matching, RPNHead
 from pipeline.detector.settings.backbones import ResNetConfig
+from pipeline.detector.settings.custom import CustomHeadConfig
 from pipeline.detector.settings.heads import (
     BoxHeadConfig,
     BoxROIConfig,
@@ -64,13 +66,11 @@ def build_rpn(cfg: RPNConfig, anchor_cfg: AnchorConfig, channels: int, known: Ma
 
 def build_box_heads(cfg: BoxROIConfig, channels: int, classes: int, known: Mapping[str, int] = NOTHING) -> BoxROIHeads:
     """Fully connected heads over a region, one or a cascade of them."""
-    if not isinstance(cfg.head, BoxHeadConfig):
-        raise TypeError("a res5 head is built by build_res5_heads")
-    head, class_loss = cfg.head, CLASS_LOSSES[cfg.class_loss.kind](cfg.class_loss, classes)
+    class_loss = CLASS_LOSSES[cfg.class_loss.kind](cfg.class_loss, classes)
     heads: list[nn.Module] = []
     predictors: list[nn.Module] = []
     for _ in range(1 + len(cfg.cascade)):
-        box_head = BoxHead(channels, cfg.pooler.size, head.convs, head.conv_channels, head.fcs, head.fc_channels, head.norm)
+        box_head = BOX_HEADS[cfg.head.kind](cfg.head, channels, cfg.pooler.size)
         heads.append(box_head)
         predictors.append(BoxPredictor(box_head.width, classes, cfg.class_agnostic, class_loss.prior))
     pooler, rules = build_pooler(cfg.pooler, cfg.levels, known), _rules(cfg, classes, class_loss)
@@ -79,6 +79,20 @@ def build_box_heads(cfg: BoxROIConfig, channels: int, classes: int, known: Mappi
         return BoxROIHeads(pooler, heads[0], predictors[0], branches=branches, **rules)
     stages = [Stage(Matching((stage.iou,), (0, 1), low_quality=False), BoxCoder(stage.box_weights)) for stage in cfg.cascade]
     return CascadeROIHeads(pooler, nn.ModuleList(heads), nn.ModuleList(predictors), branches=branches, stages=stages, **rules)
+
+
+def _fc_head(cfg: BoxHeadConfig, channels: int, size: int) -> BoxHead:
+    return BoxHead(channels, size, cfg.convs, cfg.conv_channels, cfg.fcs, cfg.fc_channels, cfg.norm)
+
+
+def _custom_head(cfg: CustomHeadConfig, channels: int, size: int) -> Any:
+    head = build_custom("roi.head", cfg.target, cfg.options, channels, size)
+    require_has("roi.head", cfg.target, head, "width", "the length of a region's vector")
+    return head
+
+
+BOX_HEADS: dict[str, Callable[[Any, int, int], Any]] = {"fc": _fc_head, "custom": _custom_head}
+"""Heads over a region's features; the backbone's fifth stage is one of its own (`build_res5_heads`)."""
 
 
 def build_res5_heads(cfg: BoxROIConfig, backbone: ResNetConfig, classes: int, known: Mapping[str, int]) -> BoxROIHeads:

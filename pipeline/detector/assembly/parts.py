@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from pipeline.detector.anchors import AnchorGenerator
-from pipeline.detector.losses import BoxLoss
+from pipeline.detector.assembly.custom import build_custom
+from pipeline.detector.losses import BoxLoss, CustomBoxLoss
 from pipeline.detector.pixels import Pixels
 from pipeline.detector.pooler import Pooler
 from pipeline.detector.rpn import Matching
 from pipeline.detector.sampling import Sampler
 from pipeline.detector.select import Selection
+from pipeline.detector.settings.losses import BoxLossConfig
 from pipeline.detector.settings.parts import (
     AnchorConfig,
-    BoxLossConfig,
     InputConfig,
     MatchConfig,
     PoolerConfig,
@@ -54,6 +55,8 @@ def build_sampler(cfg: SampleConfig) -> Sampler:
 
 
 def build_box_loss(cfg: BoxLossConfig) -> BoxLoss:
+    if cfg.kind == "custom":
+        return CustomBoxLoss(build_custom("box_loss", cfg.target, cfg.options), cfg.weight)
     return BoxLoss(cfg.kind, cfg.beta, cfg.weight)
 
 

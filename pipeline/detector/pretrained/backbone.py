@@ -1,16 +1,19 @@
 """Pretrained backbones: where `model.backbone.weights` leads."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.detector.config import ModelConfig
 from pipeline.detector.detector import Detector
+from pipeline.detector.pretrained.caffe2 import from_caffe2, is_caffe2
+from pipeline.detector.pretrained.files import SUFFIXES, read_state
+from pipeline.detector.pretrained.torchvision import is_torchvision_resnet, resnet_from_torchvision
 from pipeline.detector.weights import load_weights
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,39 +32,40 @@ def load_pretrained(model: Detector, cfg: ModelConfig) -> LoadReport | None:
 
     ConfigError for an unknown source, DataError listing every parameter that does not fit.
     """
-    wanted = cfg.backbone.weights
+    backbone = getattr(cfg, "backbone", None)  # a user's own whole model may have none
+    wanted: str | None = None if backbone is None else backbone.weights
     if wanted is None:
         return None
-    bottom_up: nn.Module = getattr(model.backbone, "bottom_up", model.backbone)
+    bottom_up = getattr(model.backbone, "bottom_up", model.backbone)
     if wanted in SOURCES:
         return SOURCES[wanted](bottom_up)
     path = Path(wanted)
     if not path.suffix:
         known = ", ".join(sorted(SOURCES))
-        rule = f"is neither a file nor a known source. Choices: {known}, or the path of a .safetensors or .pth file"
+        rule = f"is neither a file nor a known source. Choices: {known}, or the path of a {', '.join(SUFFIXES)} file"
         raise ConfigError("model.backbone.weights", wanted, rule)
-    state = read_state(path)
-    res5 = getattr(getattr(model, "roi_heads", None), "res5", None)
-    if res5 is not None:  # C4: the fifth stage of the file is the second stage's
-        own = {name.removeprefix("res5."): state.pop(name) for name in list(state) if name.startswith("res5.")}
-        load_weights(res5, own, path)
-    load_weights(bottom_up, state, path)
-    return LoadReport(wanted, len(state), ())
+    state, unused = backbone_state(read_state(path))
+    own = bottom_up.state_dict()
+    stages = {name.split(".", 1)[0] for name in own}
+    deeper = [name for name in state if re.match(r"res[2-5]\.", name) and name.split(".", 1)[0] not in stages]
+    kept = {name: value for name, value in state.items() if name not in deeper}
+    load_weights(bottom_up, kept, path, may_miss=[name for name in own if name.endswith(".num_batches_tracked")])
+    return LoadReport(wanted, len(kept), (*unused, *deeper))
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a .safetensors or .pth file, without executing anything in it."""
-    if not path.exists():
-        raise DataError(path, "no such file", "check model.backbone.weights")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+def backbone_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Parameters by our names below `bottom_up`, and names without a place there: the classifier.
 
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(state, dict):
-        raise DataError(path, "holds no parameters by name")
-    state = state.get("model", state)
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    Caffe2's (MSRA, Detectron), torchvision's and Detectron2's names are known; others stay as they are.
+    """
+    if is_caffe2(state):
+        return from_caffe2(state)
+    if is_torchvision_resnet(state):
+        return resnet_from_torchvision(state)
+    if "stem.conv1.weight" in state:  # a ResNet by the reference's names
+        beside = [name for name in state if re.match(r"(linear|fc|stem\.fc)\.", name) or name.endswith(".num_batches_tracked")]
+        return {name: value for name, value in state.items() if name not in beside}, tuple(beside)
+    return state, ()
 
 
 def efficientnet_lite0(bottom_up: nn.Module) -> LoadReport:

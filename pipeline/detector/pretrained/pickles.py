@@ -1,12 +1,12 @@
 """Weights from pickles, without executing them: numpy arrays and plain containers, nothing else.
 
-Public model zoos give weights as `.pkl` files: dicts of numpy arrays, written by Python 2 (protocol 2, text as latin1) or 3. A pickle is
-a program, so two fences stand around the interpreter. First every instruction is read without being run, and refused unless it is one
-that such files need: none that makes objects of a class or asks the outside for one. Then the few functions that arrays are rebuilt
-with are ours: no function of numpy, or of anything else, is ever reached.
+Public model zoos give weights as `.pkl` files: dicts of numpy arrays, written by Python 2 (protocol 2, text as latin1) or 3. A
+pickle is a program, so two fences stand around the interpreter. First every instruction is read without being run, and refused
+unless such files need it: none that makes objects of a class or asks the outside for one. Then the few functions that arrays are
+rebuilt with are ours: no function of numpy, or of anything else, is ever reached.
 
-Limits: files up to `LARGEST` bytes. What a file may allocate is bounded by its size: arrays are views of its bytes, memo numbers and
-lengths are checked before they are used.
+Limits: files up to `LARGEST` bytes. What a file may allocate is bounded by its size: arrays are views of its bytes; lengths and
+memo numbers are checked before they are used.
 """
 
 import io
@@ -24,62 +24,16 @@ LARGEST = 4 * 2**30
 """Bytes of a file: several times the largest detector of the public zoos."""
 MOST_INSTRUCTIONS = 5_000_000
 PLAIN = frozenset(
-    [
-        "PROTO",
-        "FRAME",
-        "STOP",
-        "MARK",
-        "POP",
-        "POP_MARK",
-        "DUP",
-        "PUT",
-        "BINPUT",
-        "LONG_BINPUT",
-        "MEMOIZE",
-        "GET",
-        "BINGET",
-        "LONG_BINGET",
-        "NONE",
-        "NEWTRUE",
-        "NEWFALSE",
-        "INT",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG",
-        "LONG1",
-        "LONG4",
-        "FLOAT",
-        "BINFLOAT",
-        "STRING",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "BINBYTES",
-        "SHORT_BINBYTES",
-        "BINBYTES8",
-        "BYTEARRAY8",
-        "UNICODE",
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE8",
-        "EMPTY_LIST",
-        "LIST",
-        "APPEND",
-        "APPENDS",
-        "EMPTY_TUPLE",
-        "TUPLE",
-        "TUPLE1",
-        "TUPLE2",
-        "TUPLE3",
-        "EMPTY_DICT",
-        "DICT",
-        "SETITEM",
-        "SETITEMS",
-        "GLOBAL",
-        "STACK_GLOBAL",
-        "REDUCE",
-        "BUILD",
-    ]
+    name
+    for line in (
+        "PROTO FRAME STOP MARK POP POP_MARK DUP PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET",
+        "NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT",
+        "STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8",
+        "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8",
+        "EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS",
+        "GLOBAL STACK_GLOBAL REDUCE BUILD",
+    )
+    for name in line.split()
 )
 """Instructions that arrays and plain containers are made of. Not among them: INST, OBJ, NEWOBJ, NEWOBJ_EX, the persistent and the
 extension ones, buffers from outside, sets."""
@@ -206,6 +160,7 @@ REBUILDING: dict[tuple[str, str], _Rebuild | None] = {
     ("numpy", "ndarray"): NDARRAY,
     ("numpy", "dtype"): _Rebuild(lambda name, *_: _Type(name)),
     ("collections", "OrderedDict"): _Rebuild(_ordered),
+    ("__builtin__", "bytes"): _Rebuild(lambda: b""),  # how protocol 2 writes no bytes
     ("_codecs", "encode"): None,  # how protocol 2 writes bytes; each unpickler has its own, which counts them
     **{(f"numpy.{core}.multiarray", "_reconstruct"): ARRAY for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): NUMBER for core in ("core", "_core")},
@@ -249,10 +204,10 @@ def _plain(value: Any, place: object) -> Any:
     if isinstance(value, _Rebuild | _Type):
         raise DataError(place, "holds something that is no array")
     if isinstance(value, dict):
-        return {
-            key: _plain(entry, place)
-            if not isinstance(entry, dict)
-            else {k: _plain(v, place) for k, v in entry.items() if not isinstance(v, dict)}
-            for key, entry in value.items()
+        inner = {key: entry for key, entry in value.items() if not isinstance(entry, dict)}
+        deeper = {key: entry for key, entry in value.items() if isinstance(entry, dict)}
+        plain = {key: _plain(entry, place) for key, entry in inner.items()}
+        return plain | {
+            key: {k: _plain(v, place) for k, v in entry.items() if not isinstance(v, dict)} for key, entry in deeper.items()
         }
     return value

@@ -84,7 +84,7 @@ class TimmConfig:
         require(0 <= self.freeze_at <= 5, "backbone.freeze_at", self.freeze_at, "must be 0..5")
 
 
-BackboneConfig = Annotated[ResNetConfig | TimmConfig, pydantic.Field(discriminator="kind")]
+BackboneConfig = Annotated[ResNetConfig | TimmConfig | CustomBackboneConfig, pydantic.Field(discriminator="kind")]
 
 
 @schema

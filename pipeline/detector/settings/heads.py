@@ -5,11 +5,12 @@ from typing import Annotated, Literal
 import pydantic
 
 from pipeline.detector.settings.backbones import FPNConfig
+from pipeline.detector.settings.custom import CustomHeadConfig
 from pipeline.detector.settings.densepose import DensePoseConfig, check_groups
 from pipeline.detector.settings.keypoints import KeypointConfig
+from pipeline.detector.settings.losses import BoxLossConfig
 from pipeline.detector.settings.masks import MaskConfig, PointRendConfig
 from pipeline.detector.settings.parts import (
-    BoxLossConfig,
     HeadNorm,
     Level,
     MatchConfig,
@@ -119,7 +120,7 @@ class BoxROIConfig:
     append_truths: bool
     """Truths join the proposals in training, after them."""
     pooler: PoolerConfig
-    head: Annotated[BoxHeadConfig | Res5HeadConfig, pydantic.Field(discriminator="kind")]
+    head: Annotated[BoxHeadConfig | Res5HeadConfig | CustomHeadConfig, pydantic.Field(discriminator="kind")]
     class_loss: Annotated[SoftmaxConfig | SigmoidConfig, pydantic.Field(discriminator="kind")]
     cascade: tuple[CascadeStageConfig, ...]
     """Stages after the first; empty for one stage. Each has a head and a predictor of its own."""

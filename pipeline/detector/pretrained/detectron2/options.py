@@ -11,10 +11,10 @@ class NotBuiltError(ConfigError):
 
 
 class Options:
-    """The given options; remembers which were read."""
+    """The given options, and the reference's values for those that were left out; remembers which of the given were read."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self.options, self.unread = options, set(options)
+    def __init__(self, options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+        self.options, self.unread = {**(defaults or {}), **options}, set(options)
 
     def take(self, name: str, default: Any = None) -> Any:
         """The value of an option; ConfigError when it is absent and has no default."""

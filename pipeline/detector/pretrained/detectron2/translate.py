@@ -15,12 +15,14 @@ from pipeline.detector.pretrained.detectron2.semantic import panoptic_fpn, seman
 from pipeline.detector.pretrained.detectron2.shared import HEAD_NORMS, anchor_settings, match_settings, shared_settings
 
 
-def translate(options: Mapping[str, Any]) -> ModelConfig:
+def translate(options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> ModelConfig:
     """The model config of a Detectron2 config given as {"MODEL.BACKBONE.FREEZE_AT": 2, ...}.
+
+    `defaults` stand for options that are left out; without them an option that is asked for and absent stops.
 
     NotBuiltError for another architecture, ConfigError naming the option for a value or a name that is not understood.
     """
-    given = Options(options)
+    given = Options(options, defaults)
     architecture = given.take("MODEL.META_ARCHITECTURE")
     if architecture not in ARCHITECTURES:
         raise NotBuiltError("MODEL.META_ARCHITECTURE", architecture, f"is not built. Choices: {', '.join(ARCHITECTURES)}")

@@ -30,10 +30,14 @@ def pair(kind: str) -> tuple[Any, Any]:
     return ours, peer
 
 
-def matches(ours_D4: torch.Tensor, theirs_D4: torch.Tensor) -> torch.Tensor:
-    """For each of their boxes the nearest of ours: each once. Scores that are equal up to rounding may stand in another order."""
-    order = torch.cdist(theirs_D4, ours_D4, p=float("inf")).argmin(dim=1)
-    assert sorted(order.tolist()) == list(range(len(ours_D4)))
+def rows_of(boxes_D4: torch.Tensor, labels_D: torch.Tensor) -> torch.Tensor:
+    return torch.cat([boxes_D4, 1000.0 * labels_D.unsqueeze(1)], dim=1)
+
+
+def matches(ours_D5: torch.Tensor, theirs_D5: torch.Tensor) -> torch.Tensor:
+    """For each of their rows the nearest of ours: each once. Scores that are equal up to rounding may stand in another order."""
+    order = torch.cdist(theirs_D5, ours_D5, p=float("inf")).argmin(dim=1)
+    assert sorted(order.tolist()) == list(range(len(ours_D5)))
     assert (order - torch.arange(len(order))).abs().max() <= 2
     return order
 
@@ -57,7 +61,9 @@ def test_same_detections(kind: str) -> None:
     for n, theirs in enumerate(expected):
         count = int(found.count_N[n])
         assert count == len(theirs["boxes"]) > 20, "random weights were to yield many detections"
-        order = matches(found.boxes_ND4[n, :count], theirs["boxes"])
+        order = matches(
+            rows_of(found.boxes_ND4[n, :count], found.labels_ND[n, :count] + 1), rows_of(theirs["boxes"], theirs["labels"])
+        )
         torch.testing.assert_close(found.boxes_ND4[n, order], theirs["boxes"], rtol=0, atol=0.01)
         torch.testing.assert_close(found.scores_ND[n, order], theirs["scores"], rtol=0, atol=1e-4)
         assert (found.labels_ND[n, order] + 1).tolist() == theirs["labels"].tolist()
