@@ -21,7 +21,10 @@ from pipeline.detector.semantic_maps import merge, picture_logits
 from pipeline.errors import ConfigError
 from pipeline.predict.panoptic import Merging, merged, semantic_map
 from pipeline.predict.postprocess import to_picture
-from tests.detector.models import SEMANTIC, batch, lively, read_config
+from tests.detector.models import batch, lively, read_config
+
+SEMANTIC = 3
+"""Classes of the maps, as many as of objects: `lively` makes it so."""
 
 
 def semantic() -> SemanticFPNConfig:

@@ -183,7 +183,9 @@ def draw_scene(cfg: ShapesDataset, random: Random) -> Scene:
 
 def _grounds(cfg: ShapesDataset, grid_2HW: Real, colour: Real, random: Random) -> tuple[Real, NDArray[np.uint8]]:
     """Painted ground [H, W, 3] and the texture of each pixel. Each further ground covers what lies beyond a line."""
-    contrast, texture = random.uniform(10, 45), int(random.integers(len(TEXTURES)))
+    # Where grounds are to be told apart by their textures these must be seen.
+    least, most = (10, 45) if cfg.grounds[1] == 1 else (40, 90)
+    contrast, texture = random.uniform(least, most), int(random.integers(len(TEXTURES)))
     pixels_HW3 = _painted(grid_2HW, colour, contrast, texture, cfg.size, random)
     ground_HW = np.full(grid_2HW.shape[1:], texture, np.uint8)
     further = int(random.integers(cfg.grounds[0], cfg.grounds[1] + 1)) - 1 if cfg.grounds[1] > 1 else 0
@@ -191,7 +193,7 @@ def _grounds(cfg: ShapesDataset, grid_2HW: Real, colour: Real, random: Random) -
         point, angle = random.uniform(0.25, 0.75, 2) * cfg.size, random.uniform(0, 2 * math.pi)
         away_HW = math.cos(angle) * (grid_2HW[0] - point[0]) + math.sin(angle) * (grid_2HW[1] - point[1])
         beyond_HW = np.clip(away_HW + 0.5, 0, 1)
-        contrast, texture = random.uniform(10, 45), int(random.integers(len(TEXTURES)))
+        contrast, texture = random.uniform(least, most), int(random.integers(len(TEXTURES)))
         own = np.clip(colour + random.uniform(-30, 30, 3), 30, 225)
         pixels_HW3 += beyond_HW[..., None] * (_painted(grid_2HW, own, contrast, texture, cfg.size, random) - pixels_HW3)
         ground_HW[beyond_HW >= 0.5] = texture

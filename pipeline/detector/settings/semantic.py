@@ -4,7 +4,7 @@ from typing import Literal
 
 from pipeline.detector.settings.backbones import BackboneConfig, FPNConfig, check_levels
 from pipeline.detector.settings.heads import BoxROIConfig, RPNConfig
-from pipeline.detector.settings.parts import AnchorConfig, HeadNorm, InputConfig, Level, check_anchors, require
+from pipeline.detector.settings.parts import AnchorConfig, HeadNorm, InputConfig, check_anchors, require
 from pipeline.schema import schema
 from pipeline.tasks import Task
 
@@ -13,7 +13,7 @@ from pipeline.tasks import Task
 class SemanticConfig:
     """Semantic branch of Panoptic FPN (Kirillov et al. 2019): levels brought to one stride, added, one logit per class."""
 
-    levels: tuple[Level, ...]
+    levels: tuple[Literal["p2", "p3", "p4", "p5", "p6", "p7"], ...]
     """Pyramid levels that are added up."""
     channels: int
     """Of every 3x3 convolution."""
@@ -103,6 +103,7 @@ class PanopticFPNConfig:
         check_anchors(self.anchors, self.rpn.levels)
         for level in self.semantic.levels:
             check_levels(self.fpn, "semantic.levels", (level,))
+        require(self.roi.head.kind != "res5", "roi.head.kind", self.roi.head.kind, "needs fpn: null, and panoptic maps a pyramid")
         require(self.roi.mask is not None, "roi.mask", None, "is needed: panoptic maps are made of masks")
         require(self.instance_weight >= 0, "instance_weight", self.instance_weight, "must be 0 or more")
 
