@@ -17,6 +17,7 @@ from ops_cuda.roi_align import pyramid_level, roi_align
 from ops_cuda.roi_align_rotated import roi_align_rotated
 from ops_cuda.rotated_box_iou import rotated_box_iou
 from ops_cuda.sigmoid_focal_loss import sigmoid_focal_loss
+from ops_cuda.swap_align2nat import swap_align2nat
 from ops_cuda.true_rows import onnx_translation as _true_rows_translation
 from ops_cuda.true_rows import true_rows
 
@@ -34,6 +35,7 @@ __all__ = [
     "roi_align_rotated",
     "rotated_box_iou",
     "sigmoid_focal_loss",
+    "swap_align2nat",
     "true_rows",
 ]
 
