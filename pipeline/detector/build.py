@@ -14,6 +14,7 @@ from pipeline.detector.assembly.parts import (
     per_cell,
 )
 from pipeline.detector.assembly.rotated import rotated_faster_rcnn, rotated_proposal_network
+from pipeline.detector.assembly.tensormask import tensormask
 from pipeline.detector.box_coding import BoxCoder
 from pipeline.detector.config import FasterRCNNConfig, ModelConfig, ProposalNetworkConfig, RetinaNetConfig
 from pipeline.detector.detector import Detector
@@ -70,4 +71,5 @@ DETECTORS: dict[str, Callable[[Any, int], Detector]] = {
     "retinanet": _retinanet,
     "rotated_faster_rcnn": rotated_faster_rcnn,
     "rotated_rpn": rotated_proposal_network,
+    "tensormask": tensormask,
 }
