@@ -16,6 +16,7 @@ from pipeline.detector.assembly.parts import (
 )
 from pipeline.detector.assembly.rotated import rotated_faster_rcnn, rotated_proposal_network
 from pipeline.detector.assembly.semantic import build_semantic_head
+from pipeline.detector.assembly.tensormask import tensormask
 from pipeline.detector.backbones import ResNetStages
 from pipeline.detector.box_coding import BoxCoder
 from pipeline.detector.box_head import BoxROIHeads
@@ -142,4 +143,5 @@ DETECTORS: dict[str, Callable[[Any, int], Detector]] = {
     "custom": _custom,
     "rotated_faster_rcnn": rotated_faster_rcnn,
     "rotated_rpn": rotated_proposal_network,
+    "tensormask": tensormask,
 }

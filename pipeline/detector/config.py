@@ -20,6 +20,7 @@ from pipeline.detector.settings.parts import (
 )
 from pipeline.detector.settings.rotated import RotatedFasterRCNNConfig, RotatedProposalNetworkConfig
 from pipeline.detector.settings.semantic import PanopticFPNConfig, SemanticFPNConfig
+from pipeline.detector.settings.tensormask import TensorMaskHeadConfig, TensorMaskLossConfig
 from pipeline.schema import schema
 from pipeline.tasks import Task
 
@@ -183,6 +184,41 @@ def check_second_stage(backbone: BackboneConfig, fpn: FPNConfig | None, roi: Box
             require(plain, "backbone.deform.stages", backbone.deform.stages, "must not name res5 where it is the head")
 
 
+@schema
+class TensorMaskConfig:
+    """Chen et al. 2019: one stage, dense masks by aligned tensor bipyramids."""
+
+    kind: Literal["tensormask"]
+    weights: str | None
+    """Pretrained weights of the whole detector, or null; see FasterRCNNConfig."""
+    input: InputConfig
+    backbone: BackboneConfig
+    fpn: FPNConfig
+    levels: tuple[Level, ...]
+    window_cells: tuple[int, ...]
+    """Sides of the windows at every cell, in strides of the level: 11 and 15 give 44 and 60 pixels on p2."""
+    head: TensorMaskHeadConfig
+    loss: TensorMaskLossConfig
+    box_weights: tuple[float, float, float, float]
+    box_loss: BoxLossConfig
+    candidates: int
+    """Best (window, class) pairs of all levels that enter NMS."""
+    select: SelectConfig
+    mask_cells: int
+    """Cells a side of the masks that are given out, over each detection's box."""
+
+    def __post_init__(self) -> None:
+        check_levels(self.fpn, "levels", self.levels)
+        rising = bool(self.window_cells) and list(self.window_cells) == sorted(set(self.window_cells))
+        require(rising and self.window_cells[0] > 1, "window_cells", self.window_cells, "must rise, from 2 or more")
+        require(self.mask_cells > 0, "mask_cells", self.mask_cells, "must be above 0")
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What the detector learns and finds."""
+        return ("bbox", "segm")
+
+
 ModelConfig = Annotated[
     RetinaNetConfig
     | FasterRCNNConfig
@@ -192,6 +228,7 @@ ModelConfig = Annotated[
     | PanopticFPNConfig
     | RotatedFasterRCNNConfig
     | RotatedProposalNetworkConfig
+    | TensorMaskConfig
     | CustomModelConfig,
     pydantic.Field(discriminator="kind"),
 ]

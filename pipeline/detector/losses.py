@@ -53,7 +53,7 @@ class BoxLoss:
         loss_M = self.per_box(coder, deltas, source, target)
         return torch.where(counted_M, loss_M, torch.zeros_like(loss_M)).sum() * self.weight
 
-    def per_box(self, coder: BoxCoder, deltas: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    def per_box(self, coder: Coder, deltas: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Loss [...] of each row."""
         if self.kind == "smooth_l1":
             wanted = coder.encode(source, target)
@@ -68,7 +68,7 @@ class CustomBoxLoss(BoxLoss):
         super().__init__("smooth_l1", 0.0, weight)
         object.__setattr__(self, "_of", loss)
 
-    def per_box(self, coder: BoxCoder, deltas: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    def per_box(self, coder: Coder, deltas: Tensor, source: Tensor, target: Tensor) -> Tensor:
         loss_M: Tensor = self._of(coder.decode(deltas, source), target)  # type: ignore[attr-defined]
         return loss_M
 

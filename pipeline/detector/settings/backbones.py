@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
+from pipeline.detector.settings.custom import CustomBackboneConfig
 from pipeline.detector.settings.parts import HeadNorm, Norm, Stage, require
 from pipeline.schema import schema
 
