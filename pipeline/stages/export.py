@@ -54,7 +54,7 @@ def run(cfg: ExportStage) -> None:
         # The same file as hosts with exact integer products run it: a loss there counts as much as one here.
         backends["int8_exact"] = OnnxBackend(out / FILES["int8"], work, optimize=False)
         found = {name: predict_with(run, detector, split, cfg.export.batch, f"export: {name}") for name, run in backends.items()}
-        truth = Truth.of(split, dataset.info.categories, detector.cfg.tasks)
+        truth = Truth.of(split, dataset.info.categories, detector.cfg.tasks, cfg.evaluate.keypoint_sigma)
         parities = compare(truth, found, cfg)
         write_json(out / "deploy.json", description(detector, out, parities))
         facts = card_facts(cfg, detector, dataset, parities, recipe, count_int8(onnx.load(str(out / FILES["int8"]))))
