@@ -51,6 +51,7 @@ def run(arguments: list[str]) -> None:
 def _drawn(image: "Pixels", found: "Found", detector: "Detector") -> "Pixels":
     """The picture with what was found: the map where there is one, else masks and boxes."""
     from pipeline.predict.draw import class_colour, draw_boxes, draw_regions, draw_rotated, tint_masks
+    from pipeline.predict.skeletons import draw_skeletons
 
     if found.semantic_HW is not None:
         ids_HW, captions, labels = _regions(found, detector)
@@ -59,7 +60,11 @@ def _drawn(image: "Pixels", found: "Found", detector: "Detector") -> "Pixels":
     colours = [class_colour(label) for label in found.labels_D.tolist()]
     if found.rotated_D5 is not None:
         return draw_rotated(image, found.rotated_D5, captions, colours)
-    return draw_boxes(tint_masks(image, found.masks(), colours), found.boxes_D4, captions, colours)
+    drawn = draw_boxes(tint_masks(image, found.masks(), colours), found.boxes_D4, captions, colours)
+    if found.keypoints_D is None:
+        return drawn
+    skeletons = [detector.skeletons[label] for label in found.labels_D.tolist()]
+    return draw_skeletons(drawn, drawn.shape[0] / image.shape[0], found.keypoints_D, skeletons, colours)
 
 
 def _regions(found: "Found", detector: "Detector") -> tuple["NDArray[Any]", list[str], list[int]]:
@@ -155,6 +160,8 @@ def _record(path: Path, size: tuple[int, ...], found: Any) -> dict[str, Any]:
     for detection, mask_HW in zip(detections, found.masks(), strict=False):  # none where the detector finds boxes alone
         rle = encode_mask(mask_HW)
         detection["mask"] = {"size": rle["size"], "counts": rle["counts"].decode()}
+    for detection, points_K3 in zip(detections, found.keypoints_D or (), strict=False):
+        detection["keypoints"] = [[round(float(value), 4) for value in point] for point in points_K3]
     return {"image": str(path), "height": size[0], "width": size[1], "detections": detections}
 
 

@@ -45,7 +45,7 @@ class TrainingPictures(torch.utils.data.Dataset[Sample | UserError]):
     """Pictures of one split by position in the endless stream: position fixes the picture, its order and its augmentation.
 
     The samples carry what the tasks learn from, and with `proposals` the split's own. `repeats` [I] is how often each picture
-    comes in a lap (`data.sampler.repeat_factors`); None shows each once.
+    comes in a lap (`data.sampler.repeat_factors`); None shows each once. `mirrors_CK` is `keypoints.mirror_table` of the classes.
     """
 
     def __init__(
@@ -57,9 +57,10 @@ class TrainingPictures(torch.utils.data.Dataset[Sample | UserError]):
         tasks: Collection[Task] = BOXES,
         proposals: bool = False,
         repeats: NDArray[np.float64] | None = None,
+        mirrors_CK: NDArray[np.int64] | None = None,
     ) -> None:
         self.split, self.augmentation, self.channels, self.seed = split, augmentation, channels, seed
-        self.tasks, self.proposals = tasks, proposals
+        self.tasks, self.proposals, self.mirrors_CK = tasks, proposals, mirrors_CK
         self.order = PictureOrder(len(split.images.file_names), seed, repeats)
 
     def __getitem__(self, position: int) -> Sample | UserError:
@@ -72,7 +73,7 @@ class TrainingPictures(torch.utils.data.Dataset[Sample | UserError]):
     def _sample(self, row: int, position: int) -> Sample:
         image = Image.fromarray(read_image(self.split.path(row)))
         seed = int(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])
-        read = Truths.read(self.split, row, self.tasks, self.proposals)
+        read = Truths.read(self.split, row, self.tasks, self.proposals, self.mirrors_CK)
         if read.semantic_HW is not None and read.semantic_HW.shape != (image.height, image.width):
             height, width = read.semantic_HW.shape
             wrong = f"is {image.height} x {image.width} pixels, its semantic map {height} x {width}"
@@ -94,7 +95,10 @@ def collate(given: list[Sample | UserError], divisor: int) -> Batch | UserError:
     pixels_N3HW, sizes_N2 = stack([(sample.pixels_3HW, sample.pixels_3HW.shape[1:]) for sample in samples], divisor)
     images = Images(torch.from_numpy(pixels_N3HW), torch.from_numpy(sizes_N2), proposed([sample.truths for sample in samples]))
     height, width = pixels_N3HW.shape[2:]
-    return Batch(images, padded([sample.truths for sample in samples], height, width), [sample.name for sample in samples])
+    targets = padded([sample.truths for sample in samples], height, width)
+    if targets.polygons is not None:
+        targets.polygons.sizes_N2 = images.sizes_N2
+    return Batch(images, targets, [sample.name for sample in samples])
 
 
 def padded(truths: Sequence[Truths], height: int, width: int) -> Targets:
@@ -106,6 +110,7 @@ def padded(truths: Sequence[Truths], height: int, width: int) -> Targets:
         labels_NG=torch.from_numpy(filled([one.labels_G for one in truths], most, -1)),
         polygons=pooled([one.polygons for one in truths if one.polygons is not None], most),
         semantic_NHW=mapped([one.semantic_HW for one in truths if one.semantic_HW is not None], height, width),
+        keypoints_NGK3=_filled([one.keypoints_GK3 for one in truths if one.keypoints_GK3 is not None], most),
         rotated_NG5=_filled([one.rotated_G5 for one in truths if one.rotated_G5 is not None], most),
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from pipeline.data.dataset import Dataset, Split
+from pipeline.data.keypoints import require_keypoints
 from pipeline.data.maps import THINGS
 from pipeline.data.masks import require_masks
 from pipeline.data.proposals import MAKE
@@ -18,6 +19,10 @@ def _boxes(split: Split, dataset: Dataset, place: Path) -> None:
 
 def _masks(split: Split, dataset: Dataset, place: Path) -> None:
     require_masks(split, place)
+
+
+def _keypoints(split: Split, dataset: Dataset, place: Path) -> None:
+    require_keypoints(split, dataset, place)
 
 
 def _semantic(split: Split, dataset: Dataset, place: Path) -> None:
@@ -55,6 +60,7 @@ BOXES_INSTEAD = "train a detector of boxes, such as model=faster_rcnn_r50_fpn"
 NEEDS: dict[Task, Callable[[Split, Dataset, Path], None]] = {
     "bbox": _boxes,
     "segm": _masks,
+    "keypoints": _keypoints,
     "semantic": _semantic,
     "panoptic": _panoptic,
     "proposals": _boxes,

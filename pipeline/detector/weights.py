@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,10 @@ class CategoryName(TypedDict):
 
     id: int
     name: str
+    keypoints: NotRequired[list[str]]
+    """Names of its keypoints, where it has some."""
+    skeleton: NotRequired[list[list[int]]]
+    """Pairs of them to join, counted from 1."""
 
 
 @dataclass(frozen=True, slots=True)

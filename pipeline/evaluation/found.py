@@ -1,17 +1,20 @@
 """What a detector found over pictures, as columns, and one picture's raw results in that form."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.predict.keypoints import decode_keypoints, to_picture_points
 from pipeline.predict.map_files import encode_classes, encode_segments
 from pipeline.predict.panoptic import Merging, merged, semantic_map
 from pipeline.predict.postprocess import RawDetections, Rle, encode_mask, paste_mask, to_picture
 from pipeline.predict.rotated import enclosing, rotated_to_picture
 
+HALF = 0.5
+"""COCO's keypoints are indices of pixels, whose centres lie half a pixel further."""
 OF_PICTURES = ("count", "semantic")
 """Raw results with one entry per picture; all others have one per detection."""
 
@@ -41,6 +44,8 @@ class Predictions:
     category_ids_D: NDArray[np.int64]
     masks_D: list[Rle] | None = None
     """Masks of the stored pictures as run lengths; None where the detector finds boxes alone."""
+    keypoints_DK3: NDArray[np.float32] | None = None
+    """(x, y, score) in continuous pixels of the stored picture; a class's own keypoints come first. None without keypoints."""
     semantic: dict[int, bytes] | None = None
     """By image id: PNG of the picture's semantic classes. Encoded, as all of a split's maps would not fit."""
     panoptic: dict[int, SegmentMap] | None = None
@@ -68,8 +73,10 @@ class Predictions:
             return cls(np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
         return cls(**{f.name: _joined([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
-    def to_coco(self) -> list[dict[str, Any]]:
+    def to_coco(self, keypoints: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
         """COCO's results format: [{image_id, category_id, bbox [x, y, w, h], score}], unrounded so that it measures the same.
+
+        `keypoints` is the number of them by category id: each row then has its class's own (x, y, score) in COCO's pixel indices.
 
         Where there are masks each has a segmentation; to measure masks by pycocotools drop bbox first, or its area counts.
         """
@@ -81,6 +88,9 @@ class Predictions:
         if self.rotated_D5 is not None:
             for row, box in zip(rows, self.rotated_D5.tolist(), strict=True):
                 row["rbox"] = box
+        if keypoints is not None and self.keypoints_DK3 is not None:
+            for row, points_K3 in zip(rows, self.keypoints_DK3 - np.array([HALF, HALF, 0], np.float32), strict=True):
+                row["keypoints"] = points_K3[: keypoints.get(row["category_id"], 0)].reshape(-1).tolist()
         return rows
 
 
@@ -125,9 +135,19 @@ def found_in(
         scores_D=raw["scores"][kept_D].astype(np.float64),
         category_ids_D=categories[raw["labels"][kept_D]],
         masks_D=masks_D,
+        keypoints_DK3=keypoints_in(raw, size, out_size, kept_D),
         **maps,
         rotated_D5=rotated_D5.astype(np.float64) if "rotated" in raw else None,
     )
+
+
+def keypoints_in(
+    raw: dict[str, NDArray[Any]], size: tuple[int, int], out_size: tuple[int, int], kept_D: NDArray[np.int64]
+) -> NDArray[np.float32] | None:
+    """Keypoints of the detections `kept` of one picture, in its own frame."""
+    if "heatmaps" not in raw:
+        return None
+    return to_picture_points(decode_keypoints(raw["heatmaps"][kept_D], raw["boxes"][kept_D]), size, out_size)
 
 
 def maps_in(

@@ -14,9 +14,12 @@ from pipeline.evaluation.truth import Truth
 from pipeline.predict.draw import class_colour, draw_boxes, draw_rotated, tint_masks
 from pipeline.predict.postprocess import Rle
 from pipeline.predict.preprocess import Pixels, read_image, resize
+from pipeline.predict.skeletons import draw_skeletons
 
 SHOWN_SIDE = 640
 """Longer side of a picture on the sheet, in pixels; larger ones are shrunk to it."""
+COCO_HALF = np.array([0.5, 0.5, 0], np.float32)
+"""From COCO's pixel indices of keypoints to continuous pixels."""
 GAP = 8
 """White pixels between truth and detections."""
 
@@ -74,7 +77,8 @@ def truth_panel(split: Split, truth: Truth, row: int) -> Pixels:
     notes = [" (crowd)" if crowd else "" for crowd in truth.crowd_A[labels].tolist()]
     masks = None if truth.masks_A is None else [truth.masks_A[label] for label in labels.tolist()]
     rotated = None if truth.rotated_A5 is None else truth.rotated_A5[labels]
-    return _panel(split, truth, row, truth.boxes_A4[labels], truth.category_ids_A[labels], notes, masks, rotated)
+    points = None if truth.keypoints_AK3 is None else truth.keypoints_AK3[labels] + COCO_HALF
+    return _panel(split, truth, row, truth.boxes_A4[labels], truth.category_ids_A[labels], notes, masks, rotated, points)
 
 
 def detection_panel(split: Split, truth: Truth, predictions: Predictions, row: int, score: float) -> Pixels:
@@ -84,7 +88,8 @@ def detection_panel(split: Split, truth: Truth, predictions: Predictions, row: i
     notes = [f" {value:.2f}" for value in found.scores_D[shown].tolist()]
     masks = None if found.masks_D is None else [found.masks_D[place] for place in np.flatnonzero(shown).tolist()]
     rotated = None if found.rotated_D5 is None else found.rotated_D5[shown]
-    return _panel(split, truth, row, found.boxes_D4[shown], found.category_ids_D[shown], notes, masks, rotated)
+    points = None if found.keypoints_DK3 is None else found.keypoints_DK3[shown]
+    return _panel(split, truth, row, found.boxes_D4[shown], found.category_ids_D[shown], notes, masks, rotated, points)
 
 
 def beside(panels: Sequence[Pixels]) -> Pixels:
@@ -102,6 +107,7 @@ def _panel(
     notes: Sequence[str],
     masks_B: Sequence[Rle] | None,
     rotated_B5: NDArray[np.float64] | None,
+    keypoints_BK3: NDArray[np.float32] | None,
 ) -> Pixels:
     image = read_image(split.path(row))
     places = np.searchsorted(truth.category_ids_K, category_ids_B).tolist()
@@ -112,7 +118,11 @@ def _panel(
     captions = [truth.names[place] + note for place, note in zip(places, notes, strict=True)]
     if rotated_B5 is not None:
         return draw_rotated(small, rotated_B5 * np.array([shrink] * 4 + [1]), captions, colours)
-    return draw_boxes(small, boxes_B4 * shrink, captions, colours)
+    drawn = draw_boxes(small, boxes_B4 * shrink, captions, colours)
+    if keypoints_BK3 is None or not truth.skeletons:
+        return drawn
+    points = [own_K3[: len(truth.keypoint_names[place])] for own_K3, place in zip(keypoints_BK3, places, strict=True)]
+    return draw_skeletons(drawn, drawn.shape[0] / image.shape[0], points, [truth.skeletons[place] for place in places], colours)
 
 
 def _rate(row: int, image_id: int, truth: Truth, predictions: Predictions, score: float) -> Rating:

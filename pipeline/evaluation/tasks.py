@@ -6,6 +6,7 @@ from functools import partial
 from pipeline.errors import UserError
 from pipeline.evaluation.coco import Engine, measure
 from pipeline.evaluation.found import Predictions
+from pipeline.evaluation.keypoints import measure_keypoints
 from pipeline.evaluation.metrics import Metrics
 from pipeline.evaluation.panoptic import measure_panoptic
 from pipeline.evaluation.proposals import measure_proposals
@@ -18,6 +19,7 @@ Measure = Callable[[Truth, Predictions, Engine, int], Metrics]
 MEASURES: dict[Task, Measure] = {
     "bbox": partial(measure, task="bbox"),
     "segm": partial(measure, task="segm"),
+    "keypoints": measure_keypoints,
     "proposals": measure_proposals,
     "semantic": measure_semantic,
     "panoptic": measure_panoptic,

@@ -18,6 +18,8 @@ from pipeline.predict.postprocess import Rle
 from pipeline.tasks import BOXES, Task
 
 Floats = NDArray[np.float64]
+UNIFORM_SIGMA = 0.05
+"""Where evaluation runs without settings of its own: in training and in quantization's search."""
 
 
 class CategoryLike(Protocol):
@@ -74,9 +76,23 @@ class Truth:
     """Semantic and panoptic maps, where they are measured: read picture by picture."""
     rotated_A5: Floats | None = None
     """Rotated boxes (cx, cy, w, h, degrees); None where none are measured."""
+    keypoints_AK3: NDArray[np.float32] | None = None
+    """(x, y, visibility) as COCO writes them, in pixel indices, zero where not labelled; None where none are measured."""
+    keypoint_names: tuple[tuple[str, ...], ...] = ()
+    """Of each class, in label order, where keypoints are measured."""
+    skeletons: tuple[tuple[tuple[int, int], ...], ...] = ()
+    """Pairs of each class's keypoints to join when drawing, counted from 0."""
+    keypoint_sigma: float = UNIFORM_SIGMA
+    """Spread of a keypoint, as a share of its object's scale, where no published ones hold."""
 
     @classmethod
-    def of(cls, split: Split, categories: Sequence[CategoryLike], tasks: Collection[Task] = BOXES) -> "Truth":
+    def of(
+        cls,
+        split: Split,
+        categories: Sequence[CategoryLike],
+        tasks: Collection[Task] = BOXES,
+        keypoint_sigma: float = UNIFORM_SIGMA,
+    ) -> "Truth":
         """The labels of `split` that evaluation can use: on one of its pictures, of a known class, with a finite box.
 
         A label marked `ignore` (VOC's difficult objects) is taken as crowd. Where masks are measured every label has
@@ -111,7 +127,14 @@ class Truth:
             images=split.images if "semantic" in tasks else None,
             maps=split.maps if "semantic" in tasks else None,
             rotated_A5=_rotated(split, rows) if "rotated" in tasks else None,
+            **(_keypoints(split, rows, found, keypoint_sigma) if "keypoints" in tasks else {}),
         )
+
+    def keypoint_counts(self) -> dict[int, int] | None:
+        """Keypoints of each class by category id; None where none are measured."""
+        if self.keypoints_AK3 is None:
+            return None
+        return dict(zip(self.category_ids_K.tolist(), map(len, self.keypoint_names), strict=True))
 
 
 def _masks(split: Split, rows: NDArray[np.int64]) -> list[Rle]:
@@ -129,6 +152,20 @@ def _masks(split: Split, rows: NDArray[np.int64]) -> list[Rle]:
         outlines = [polygon.reshape(-1).tolist() for polygon in polygons] or [[x1, y1, x2, y1, x2, y2, x1, y2]]
         found.append(coco_mask.merge(coco_mask.frPyObjects(outlines, height, width)))
     return found
+
+
+def _keypoints(split: Split, rows: NDArray[np.int64], categories: Sequence[CategoryLike], sigma: float) -> dict[str, Any]:
+    """The fields of Truth that hold keypoints of the annotations `rows`."""
+    given_AK3 = split.annotations.keypoints_AK3
+    taken_AK3 = np.zeros((len(rows), 0, 3), np.float32) if given_AK3 is None else given_AK3[rows]
+    labelled_AK1 = (taken_AK3[..., 2:] > 0) & np.isfinite(taken_AK3).all(axis=-1, keepdims=True)
+    names = tuple(tuple(getattr(category, "keypoints", ())) for category in categories)
+    most = max(map(len, names), default=0)
+    wide_AK3 = np.zeros((len(rows), max(most, taken_AK3.shape[1]), 3), np.float32)
+    wide_AK3[:, : taken_AK3.shape[1]] = np.where(labelled_AK1, taken_AK3, 0)
+    pairs = [getattr(category, "skeleton", ()) for category in categories]
+    skeletons = tuple(tuple((a - 1, b - 1) for a, b in own) for own in pairs)
+    return {"keypoints_AK3": wide_AK3, "keypoint_names": names, "skeletons": skeletons, "keypoint_sigma": sigma}
 
 
 def _rotated(split: Split, rows: NDArray[np.int64]) -> Floats:

@@ -21,6 +21,8 @@ class RawDetections(TypedDict):
     """[N]."""
     masks: NotRequired[NDArray[np.float32]]
     """[N, D, M, M] probabilities in the frames of the boxes, where the detector finds masks."""
+    heatmaps: NotRequired[NDArray[np.float32]]
+    """[N, D, K, M, M] logits in the frames of the boxes, where the detector finds keypoints."""
     semantic: NotRequired[NDArray[np.float32]]
     """[N, C, h, w] logits of the semantic classes at a coarser stride, where the detector finds them."""
 

@@ -12,6 +12,7 @@ import orjson
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError, UserError
+from pipeline.predict.keypoints import decode_keypoints, to_picture_points
 from pipeline.predict.panoptic import Merging, Segments, merged, semantic_map
 from pipeline.predict.postprocess import RawDetections, paste_mask, to_picture
 from pipeline.predict.preprocess import Pixels, prepare, stack
@@ -102,6 +103,8 @@ class Found:
     """Semantic class of each pixel; None where the detector makes no maps."""
     segments: Segments | None = None
     """Panoptic segments; None where it makes none."""
+    keypoints_D: list[NDArray[np.float32]] | None = None
+    """(x, y, score 0..1) [K, 3] of each object's own keypoints, in the picture's pixels; None where the detector finds none."""
     rotated_D5: Boxes | None = None
     """(cx, cy, w, h, degrees) where the detector finds rotated boxes; `boxes_D4` are then the upright boxes around them."""
 
@@ -124,6 +127,10 @@ class Detector:
     """The classes' ids in the dataset that it was trained on."""
     semantic: tuple[str, ...] = ()
     """Names of the semantic classes."""
+    keypoints: tuple[tuple[str, ...], ...] = ()
+    """Names of each class's keypoints, where the detector finds keypoints."""
+    skeletons: tuple[tuple[tuple[int, int], ...], ...] = ()
+    """Pairs of each class's keypoints to join when drawing, counted from 0."""
     merging: Merging | None = None
     """How panoptic maps are made; None where it makes none."""
 
@@ -140,6 +147,8 @@ class Detector:
             files, divisor = deploy["files"], int(deploy["divisor"])
             classes, ids = tuple(map(str, deploy["classes"])), tuple(map(int, deploy["category_ids"]))
             semantic, merging = tuple(map(str, deploy.get("semantic", ()))), _merging(deploy.get("merging"))
+            keypoints = tuple(tuple(map(str, names)) for names in deploy.get("keypoints", ()))
+            skeletons = tuple(tuple((int(a), int(b)) for a, b in pairs) for pairs in deploy.get("skeletons", ()))
             file, digest = str(files[precision]["file"]), str(files[precision]["digest"])
         except OSError as error:
             raise DataError(place, "cannot be read: is there an exported detector?", EXPORT) from error
@@ -149,7 +158,9 @@ class Detector:
             raise DataError(place, f"files.{precision} leaves the folder: {file!r}")
         if (folder / file).is_file() and _digest(folder / file) != digest:
             raise DataError(folder / file, f"is not the file that {place.name} describes and export tested", EXPORT)
-        return cls(OnnxBackend(folder / file, threads, optimize), shape, divisor, classes, ids, semantic, merging)
+        return cls(
+            OnnxBackend(folder / file, threads, optimize), shape, divisor, classes, ids, semantic, keypoints, skeletons, merging
+        )
 
     def predict(self, image_HW3: Pixels, threshold: float = 0.0) -> Found:
         """Detections on one RGB picture whose score is at least `threshold`."""
@@ -196,6 +207,11 @@ class Detector:
         if self.merging is not None and masks_DMM is not None and semantic_HW is not None:
             segments = merged(masks_DMM, boxes_D4, scores_D, labels_D, semantic_HW, self.merging)
         good = scores_D >= threshold
+        keypoints_D = None
+        if "heatmaps" in raw:  # only of what is shown: decoding takes as long as the rest
+            maps_DKMM, found_D4 = raw["heatmaps"][place, :count][rows][good], raw["boxes"][place, :count][rows][good]
+            points_DK3 = to_picture_points(decode_keypoints(maps_DKMM, found_D4), size, out_size)
+            keypoints_D = [own_K3[: len(self.keypoints[label])] for own_K3, label in zip(points_DK3, labels_D[good], strict=True)]
         names = [self.classes[label] for label in labels_D[good].tolist()]
         return Found(
             boxes_D4=boxes_D4[good],
@@ -206,6 +222,7 @@ class Detector:
             masks_DMM=None if masks_DMM is None else masks_DMM[good],
             semantic_HW=semantic_HW,
             segments=segments,
+            keypoints_D=keypoints_D,
             rotated_D5=None if rotated_D5 is None else rotated_D5[good],
         )
 

@@ -34,13 +34,13 @@ def run(cfg: EvaluateStage) -> None:
 
     backend = TorchBackend(detector.model.to(device), device.type)
     predictions = predict_with(backend, detector, split, cfg.evaluate.batch, "evaluate")
-    truth = Truth.of(split, dataset.info.categories, detector.cfg.tasks)
+    truth = Truth.of(split, dataset.info.categories, detector.cfg.tasks, cfg.evaluate.keypoint_sigma)
     found = evaluate_all(truth, predictions, cfg.evaluate.engine, cfg.evaluate.max_detections)
     curved = [metrics for metrics in found.values() if isinstance(metrics, CocoMetrics)]
 
     with staged(cfg.layout.reports("evaluate")) as out:
         write_json(out / "metrics.json", {name: value for metrics in found.values() for name, value in metrics.flat().items()})
-        write_json(out / "predictions.json", predictions.to_coco())
+        write_json(out / "predictions.json", predictions.to_coco(truth.keypoint_counts()))
         write_atomically(out / "plots/pr.csv", curves.pr_table(curved))
         write_atomically(out / "plots/classes.csv", curves.class_table(curved))
         page(split, truth, predictions, found, cfg.evaluate).write(out / "index.html")

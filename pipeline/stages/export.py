@@ -54,7 +54,7 @@ def run(cfg: ExportStage) -> None:
         # The same file as hosts with exact integer products run it: a loss there counts as much as one here.
         backends["int8_exact"] = OnnxBackend(out / FILES["int8"], work, optimize=False)
         found = {name: predict_with(run, detector, split, cfg.export.batch, f"export: {name}") for name, run in backends.items()}
-        truth = Truth.of(split, dataset.info.categories, detector.cfg.tasks)
+        truth = Truth.of(split, dataset.info.categories, detector.cfg.tasks, cfg.evaluate.keypoint_sigma)
         parities = compare(truth, found, cfg)
         write_json(out / "deploy.json", description(detector, out, parities))
         facts = card_facts(cfg, detector, dataset, parities, recipe, count_int8(onnx.load(str(out / FILES["int8"]))))
@@ -111,12 +111,20 @@ def description(detector: Loaded, out: Path, parities: Sequence[Parity]) -> dict
     if "semantic" in detector.cfg.tasks:
         merging = merging_of(detector.cfg, [category["id"] for category in detector.stuff])
         maps = {"semantic": detector.semantic, "stuff": detector.stuff, "merging": merging and asdict(merging)}
+    keypoints: dict[str, object] = {}
+    if "keypoints" in detector.cfg.tasks:
+        own = [category.get("skeleton", []) for category in detector.categories]
+        keypoints = {
+            "keypoints": [category.get("keypoints", []) for category in detector.categories],
+            "skeletons": [[[a - 1, b - 1] for a, b in pairs] for pairs in own],
+        }
     return {
         "input": asdict(detector.cfg.input),
         "divisor": detector.model.divisor,
         "classes": [category["name"] for category in detector.categories],
         "category_ids": [category["id"] for category in detector.categories],
         **maps,
+        **keypoints,
         "files": {name: {"file": file, "digest": digest_file(out / file)} for name, file in FILES.items()},
         "tasks": list(detector.cfg.tasks),
         "outputs": [output.name for output in onnx.load(str(out / FILES["onnx"]), load_external_data=False).graph.output],

@@ -68,6 +68,9 @@ def lively(cfg: ModelConfig, classes: int = 3, seed: int = 0) -> Detector:
                     "bbox_pred.weight",
                     "mask_head.predictor.weight",
                     "sem_seg_head.predictor.weight",
+                    "coarse_head.prediction.weight",
+                    "point_head.predictor.weight",
+                    "keypoint_head.score_lowres.weight",
                 )
             ):
                 parameter.normal_(std=1.5 / parameter[0].numel() ** 0.5)
@@ -102,11 +105,19 @@ def taught(
     return Targets(
         boxes_NG4,
         labels_NG,
-        diamonds(boxes_NG4, labels_NG),
+        replace(diamonds(boxes_NG4, labels_NG), sizes_N2=torch.tensor([[height, width]] * len(boxes_NG4))),
+        keypoints_NGK3=corners(boxes_NG4, labels_NG),
         semantic_NHW=painted(boxes_NG4, labels_NG, height, width),
         rotated_NG5=turned(boxes_NG4),
         points=dense_points(labels_NG, generator or torch.Generator().manual_seed(0)),
     )
+
+
+def corners(boxes_NG4: torch.Tensor, labels_NG: torch.Tensor) -> torch.Tensor:
+    """Three keypoints per object: its top left corner seen, one near its middle hidden, its bottom right corner not labelled."""
+    first, last = boxes_NG4[..., :2], boxes_NG4[..., 2:]
+    visibility = torch.tensor([2.0, 1.0, 0.0]).expand(*labels_NG.shape, 3) * (labels_NG >= 0).unsqueeze(-1)
+    return torch.cat([torch.stack([first, 0.63 * first + 0.37 * last, last], dim=2), visibility.unsqueeze(-1)], dim=-1)
 
 
 def painted(boxes_NG4: torch.Tensor, labels_NG: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -180,13 +180,13 @@ def test_losses_of_two_pictures(train_on_predicted: bool) -> None:
         # The mask loss from the reference's logits and the head's own targets: what is new in C4 is where the features come from.
         seen: list[Tensor] = []
         head = model.roi_heads.mask_head
-        gather = head._logits
+        gather = head.logits
 
         def spy(*args: Any) -> Tensor:
             seen.append(gather(*args))
             return seen[-1]
 
-        head._logits = spy
+        head.logits = spy
         model.roi_heads.losses(model.features(images), given, targets, None, WHOLE)
         rows = []
         for n in range(2):

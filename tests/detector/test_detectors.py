@@ -15,7 +15,16 @@ from pipeline.detector.compact import compact
 from pipeline.detector.config import ModelConfig
 from pipeline.detector.losses import Losses
 from pipeline.structures import Images, Polygons, Targets
-from tests.detector.models import batch, diamonds, lively, read_config, tiny_federated, tiny_masks, tiny_one_stage, tiny_two_stage
+from tests.detector.models import (
+    batch,
+    lively,
+    read_config,
+    taught,
+    tiny_federated,
+    tiny_masks,
+    tiny_one_stage,
+    tiny_two_stage,
+)
 
 CONFIGS: dict[str, tuple[Callable[[], ModelConfig], int]] = {
     "faster_rcnn": (tiny_two_stage, 3),
@@ -24,6 +33,8 @@ CONFIGS: dict[str, tuple[Callable[[], ModelConfig], int]] = {
     "cascade": (lambda: read_config("cascade_mask_rcnn_tiny"), 3),
     "c4": (lambda: read_config("mask_rcnn_c4_tiny"), 3),
     "lvis": (tiny_federated, 40),
+    "keypoint_rcnn": (partial(read_config, "keypoint_rcnn_tiny"), 3),
+    "point_rend": (partial(read_config, "point_rend_tiny"), 3),
     "retinanet": (tiny_one_stage, 3),
     "rpn": (partial(read_config, "rpn_tiny"), 3),
 }
@@ -50,9 +61,10 @@ def test_no_host_synchronisation(name: str) -> None:
         model = build_detector(cfg(), classes)
         pixels, sizes = torch.empty(2, 3, 64, 96, dtype=torch.uint8), torch.empty(2, 2, dtype=torch.int64)
         starts = torch.empty(9, dtype=torch.int64), torch.empty(11, dtype=torch.int64)
-        polygons = Polygons(torch.empty(40, 2, dtype=torch.float64), *starts)
+        polygons = Polygons(torch.empty(40, 2, dtype=torch.float64), *starts, sizes)
         images = Images(pixels, sizes, torch.empty(2, 7, 4))
-        targets = Targets(torch.empty(2, 5, 4), torch.empty(2, 5, dtype=torch.int64), polygons)
+        labels, keypoints = torch.empty(2, 5, dtype=torch.int64), torch.empty(2, 5, 4, 3)
+        targets = Targets(torch.empty(2, 5, 4), labels, polygons, keypoints_NGK3=keypoints)
         losses = model.losses(images, targets)
         losses.total().backward()
         assert losses.finite_N.shape == (2,)
@@ -80,7 +92,7 @@ def test_padded_truths_change_nothing(name: str) -> None:
     images, targets = batch(model, [(64, 64), (40, 60)], truths=3, classes=classes)
     padding = torch.full((2, 4, 4), 7.0), torch.full((2, 4), -1)
     boxes, labels = torch.cat([targets.boxes_NG4, padding[0]], 1), torch.cat([targets.labels_NG, padding[1]], 1)
-    more = Targets(boxes, labels, diamonds(boxes, labels))
+    more = taught(boxes, labels, *images.pixels_N3HW.shape[2:])
     in_order = [
         m for m in (getattr(model, "proposal_generator", None), getattr(model, "roi_heads", None)) if hasattr(m, "sampler")
     ]
@@ -109,7 +121,7 @@ def test_pixels_outside_the_picture_do_not_matter(name: str) -> None:
     torch.testing.assert_close(clean.boxes_ND4, dirty.boxes_ND4, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["mask_rcnn", "cascade", "c4", "lvis"])
+@pytest.mark.parametrize("name", ["mask_rcnn", "cascade", "c4", "lvis", "keypoint_rcnn", "point_rend"])
 def test_compaction_changes_nothing(name: str) -> None:
     model, _ = make(name)
     images, targets = batch(model, [(64, 64), (20, 16), (64, 30)])
@@ -127,8 +139,10 @@ def test_compaction_changes_nothing(name: str) -> None:
     (found, losses, gradients), (padded, padded_losses, padded_gradients) = outcomes
     assert torch.equal(found.count_N, padded.count_N) and torch.equal(found.labels_ND, padded.labels_ND)
     torch.testing.assert_close(found.boxes_ND4, padded.boxes_ND4, rtol=0, atol=1e-4)
-    torch.testing.assert_close(found.masks_NDMM, padded.masks_NDMM, rtol=0, atol=1e-5)
-    assert float(found.masks_NDMM.std()) > 0.05 and losses.counts.keys() == padded_losses.counts.keys()
+    for further, of_padded in zip(found.optional().values(), padded.optional().values(), strict=True):
+        torch.testing.assert_close(further, of_padded, rtol=0, atol=1e-5)
+        assert float(further.std()) > 0.05
+    assert found.optional() and losses.counts.keys() == padded_losses.counts.keys()
     for count in losses.counts:
         torch.testing.assert_close(losses.counts[count], padded_losses.counts[count])
     for term in losses.terms:

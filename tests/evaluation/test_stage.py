@@ -29,6 +29,8 @@ def stage(tmp_path, monkeypatch):
         model=ColourDetector().eval(),
         cfg=SimpleNamespace(tasks=("bbox",), input=SimpleNamespace(short_side=128, long_side=160, channels="rgb")),
         categories=[{"id": 1, "name": "red"}, {"id": 4, "name": "blue"}],
+        stuff=[],
+        semantic=[],
     )
     monkeypatch.setattr(evaluate, "load_detector", lambda folder, trusted: loaded)
     config = EvaluateStage(
