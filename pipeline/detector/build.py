@@ -86,8 +86,9 @@ def _channels(backbone: FPN | ResNetStages, levels: tuple[str, ...], field: str)
 
 
 def _proposal_network(cfg: ProposalNetworkConfig, classes: int) -> Detector:
-    backbone = build_fpn(cfg.backbone, cfg.fpn)
-    return ProposalNetwork(build_pixels(cfg.input), backbone, build_rpn(cfg.rpn, cfg.anchors, cfg.fpn.channels))
+    backbone = build_backbone(cfg.backbone, cfg.fpn, cfg.rpn.levels)
+    rpn = build_rpn(cfg.rpn, cfg.anchors, _channels(backbone, cfg.rpn.levels, "rpn.levels"), backbone.level_strides)
+    return ProposalNetwork(build_pixels(cfg.input), backbone, rpn)
 
 
 def _retinanet(cfg: RetinaNetConfig, classes: int) -> Detector:

@@ -107,13 +107,15 @@ class ProposalNetworkConfig:
     """Pretrained weights of the whole detector, or null; see FasterRCNNConfig."""
     input: InputConfig
     backbone: BackboneConfig
-    fpn: FPNConfig
+    fpn: FPNConfig | None
+    """Null takes a stage itself as the level (C4: res4)."""
     anchors: AnchorConfig
     rpn: RPNConfig
 
     def __post_init__(self) -> None:
         check_levels(self.fpn, "rpn.levels", self.rpn.levels)
         check_anchors(self.anchors, self.rpn.levels)
+        check_pyramid(self.backbone, self.fpn)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -170,12 +172,15 @@ class RetinaNetConfig:
         return ("bbox",)
 
 
+def check_pyramid(backbone: BackboneConfig, fpn: FPNConfig | None) -> None:
+    """ConfigError unless the backbone's stages can do without the pyramid, where there is none."""
+    fits = fpn is not None or backbone.kind == "resnet"
+    require(fits, "fpn", None, "may be null with backbone.kind=resnet only: other models' stages have no such form")
+
+
 def check_second_stage(backbone: BackboneConfig, fpn: FPNConfig | None, roi: BoxROIConfig) -> None:
     """ConfigError unless backbone, pyramid and second stage fit together."""
-    if fpn is None:
-        require(
-            backbone.kind == "resnet", "fpn", None, "needs backbone.kind=resnet: other models' stages have no pyramid-less form"
-        )
+    check_pyramid(backbone, fpn)
     if roi.head.kind == "res5":
         fits = fpn is None and tuple(roi.levels) == ("res4",)
         require(fits, "roi.levels", roi.levels, "must be [res4] with fpn: null where roi.head.kind=res5")

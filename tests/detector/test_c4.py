@@ -179,21 +179,14 @@ def test_losses_of_two_pictures(train_on_predicted: bool) -> None:
         torch.testing.assert_close(float(losses.terms["loss_box_reg"]), box_sum / count, rtol=1e-4, atol=1e-4)
         # The mask loss from the reference's logits and the head's own targets: what is new in C4 is where the features come from.
         seen: list[Tensor] = []
-        head = model.roi_heads.mask_head
-        gather = head.logits
-
-        def spy(*args: Any) -> Tensor:
-            seen.append(gather(*args))
-            return seen[-1]
-
-        head.logits = spy
+        model.roi_heads.mask_head.predictor.register_forward_hook(lambda module, inputs, output: seen.append(output))
         model.roi_heads.losses(model.features(images), given, targets, None, WHOLE)
         rows = []
         for n in range(2):
             x = features(w, images.pixels_N3HW[n : n + 1])
             rows.append(mask_logits(w, regions(w, x, mask_boxes[n])))
         wanted_rows = torch.cat(rows)
-        distance = (seen[0].unsqueeze(1) - wanted_rows).abs().flatten(2).amax(2).amin(1)
+        distance = (seen[0].unsqueeze(1) - wanted_rows.unsqueeze(0)).abs().flatten(2).amax(2).amin(1)
         assert len(seen[0]) == len(wanted_rows) and float(distance.max()) < 1e-3
 
 
@@ -245,6 +238,17 @@ def test_pretrained_stages_fill_the_backbone_and_the_second_stage(tmp_path: Any)
     torch.save({name: value for name, value in state.items() if not name.startswith("res5.")}, tmp_path / "r50.pth")
     with pytest.raises(DataError, match=r"missing: 0\.conv1\.weight"):
         load_pretrained(model, cfg)
+
+
+def test_the_proposal_network_alone_does_without_a_pyramid() -> None:
+    cfg, alone = c4(), read_config("rpn_tiny")
+    model: Any = lively(replace(alone, backbone=cfg.backbone, fpn=None, anchors=cfg.anchors, rpn=cfg.rpn))
+    w = lively_weights(model)
+    images, _ = batch(model, [(61, 83)])
+    with torch.no_grad():
+        found = model.detect(images)
+        expected = proposals(w, features(w, images.pixels_N3HW), (61, 83), 100, 40)
+    torch.testing.assert_close(found.boxes_ND4[0, : int(found.count_N[0])], expected, rtol=0, atol=5e-3)
 
 
 def test_settings_that_do_not_fit_are_named() -> None:
