@@ -81,7 +81,9 @@ def test_both_files_are_within_the_gate(line: Layout) -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--int8"]], ids=["float", "int8"])
-def test_predict_writes_and_draws_maps(line: Layout, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_writes_and_draws_maps(
+    line: Layout, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """The maps on disk measure as those of evaluate did: most pixels of things are things."""
     files = sorted((line.validated / "images").glob("val_*.png"))[:12]
     predict.run([*map(str, files), "--model", str(line.onnx), "--out", str(tmp_path), *options])
