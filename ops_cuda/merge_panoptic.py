@@ -187,8 +187,8 @@ def _merge_panoptic_cuda(
     stuff_area: float,
     score: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    on_host = (values.cpu() for values in (masks, boxes, scores, count, semantic, sizes))
-    ids, owner, segments = _merge_panoptic_cpu(*on_host, classes, overlap, stuff_area, score)
+    things = masks.cpu(), boxes.cpu(), scores.cpu(), count.cpu()
+    ids, owner, segments = _merge_panoptic_cpu(*things, semantic.cpu(), sizes.cpu(), classes, overlap, stuff_area, score)
     return ids.to(masks.device), owner.to(masks.device), segments.to(masks.device)
 
 

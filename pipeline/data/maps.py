@@ -50,13 +50,15 @@ class Segments:
     def of(cls, rows: Iterable[tuple[int, int, int, int, bool, int, list[int]]]) -> "Segments":
         """From (image row, number, category, annotation, crowd, area, box) in any order."""
         listed = sorted(rows, key=lambda row: row[:2])
-        columns = list(zip(*listed, strict=True)) if listed else [()] * 7
+        whole = np.array([row[1:4] for row in listed], np.int64).reshape(-1, 3)
         return cls(
-            *(
-                np.array(column, kind)
-                for column, kind in zip(columns[:6], (np.int32, *[np.int64] * 3, np.bool_, np.int64), strict=True)
-            ),
-            np.array(columns[6], np.int64).reshape(-1, 4),
+            image_S=np.array([row[0] for row in listed], np.int32),
+            number_S=whole[:, 0],
+            category_S=whole[:, 1],
+            annotation_S=whole[:, 2],
+            crowd_S=np.array([row[4] for row in listed], np.bool_),
+            area_S=np.array([row[5] for row in listed], np.int64),
+            boxes_S4=np.array([row[6] for row in listed], np.int64).reshape(-1, 4),
         )
 
     def take(self, rows: Rows) -> "Segments":
@@ -213,11 +215,9 @@ def coco_panoptic(images: ImageTable, names: list[str], segments: Segments, cate
             for i, c, a, b, w, label in zip(*(column.tolist() for column in columns), strict=True)
         ]
         listed.append({"image_id": int(images.ids_I[row]), "file_name": name, "segments_info": infos})
-    columns = (images.ids_I, images.file_names, images.widths_I, images.heights_I)
+    pictures = zip(images.ids_I.tolist(), images.file_names, images.widths_I.tolist(), images.heights_I.tolist(), strict=True)
     return {
-        "images": [
-            {"id": int(i), "file_name": n, "width": int(w), "height": int(h)} for i, n, w, h in zip(*columns, strict=True)
-        ],
+        "images": [{"id": i, "file_name": name, "width": width, "height": height} for i, name, width, height in pictures],
         "annotations": listed,
         "categories": categories,
     }
