@@ -21,7 +21,6 @@ from pipeline.detector.backbones import ResNetStages
 from pipeline.detector.box_coding import BoxCoder
 from pipeline.detector.box_head import BoxROIHeads
 from pipeline.detector.config import (
-    CustomModelConfig,
     FasterRCNNConfig,
     FastRCNNConfig,
     ModelConfig,
@@ -35,6 +34,7 @@ from pipeline.detector.fpn import FPN
 from pipeline.detector.panoptic_fpn import PanopticFPN, SemanticFPN
 from pipeline.detector.retinanet import RetinaHead, RetinaNet
 from pipeline.detector.settings.backbones import ResNetConfig
+from pipeline.detector.settings.custom import CustomModelConfig
 from pipeline.detector.settings.semantic import PanopticFPNConfig, SemanticFPNConfig
 from pipeline.errors import ConfigError
 
