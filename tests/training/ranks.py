@@ -31,6 +31,7 @@ CONFIG = TrainConfig(
     schedule=Steps(kind="steps", warmup=0, milestones=(0.5,), factor=0.5),
     clip=5.0,
     augment=Augment(flip=0.0, scale=(1.0, 1.0), crop=0.0, crop_least=1.0),
+    repeat_rare=None,
     validate_every=0,
     log_every=1,
     checkpoint_every=0,
