@@ -57,6 +57,7 @@ def config(**changes: object) -> TrainConfig:
         "schedule": Steps(kind="steps", warmup=0, milestones=(0.5,), factor=0.1),
         "clip": 0.0,
         "augment": AUGMENT,
+        "repeat_rare": None,
         "validate_every": 2,
         "log_every": 1,
         "checkpoint_every": 0,
