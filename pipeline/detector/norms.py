@@ -95,6 +95,13 @@ def batch_norms(module: nn.Module) -> list[nn.Module]:
     return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
+def set_eps(module: nn.Module, eps: float) -> None:
+    """Give every batch norm inside, frozen or not, this eps."""
+    for norm in module.modules():
+        if isinstance(norm, FrozenBatchNorm2d | nn.modules.batchnorm._BatchNorm):
+            norm.eps = eps
+
+
 def when_frozen(norm: Norm) -> Norm:
     """The norm of a frozen stage: batch norms become constants, norms without statistics stay."""
     return "frozen" if norm in ("affine", "batch", "sync") else norm

@@ -3,7 +3,7 @@
 Parameter names equal those of Detectron2 checkpoints: roi_heads.res5.<block>, roi_heads.box_predictor.
 """
 
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -11,15 +11,27 @@ from pipeline.detector.box_head import BoxROIHeads, Predicted
 from pipeline.detector.branch import Regions
 from pipeline.detector.compact import Rows, compact_exported
 from pipeline.detector.losses import float32
+from pipeline.detector.norms import batch_norms
 from pipeline.structures import Detections
 
 
 class Res5ROIHeads(BoxROIHeads):
-    """res5 over pooled regions; their mean gives classes and boxes, and the branches read the same features."""
+    """res5 over pooled regions; their mean gives classes and boxes, and the branches read the same features.
 
-    def __init__(self, *args: Any, res5: nn.Module, **kwargs: Any) -> None:
+    With `hold_statistics` res5's batch norms stay in evaluation mode, as the backbone's do. Where they learn, padded rows count
+    in their statistics on devices that keep such rows (images with fewer regions than the sample asks for).
+    """
+
+    def __init__(self, *args: Any, res5: nn.Module, hold_statistics: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.res5 = res5
+        self.res5, self.hold_statistics = res5, hold_statistics
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.hold_statistics:
+            for norm in batch_norms(self.res5):
+                norm.eval()
+        return self
 
     def _regions(self, features: dict[str, Tensor], boxes_NS4: Tensor, rows: Rows) -> Tensor:
         regions: Tensor = self.res5(super()._regions(features, boxes_NS4, rows))

@@ -240,6 +240,14 @@ def test_pretrained_stages_fill_the_backbone_and_the_second_stage(tmp_path: Any)
         load_pretrained(model, cfg)
 
 
+def test_held_statistics_and_eps_reach_the_second_stage() -> None:
+    cfg = c4()
+    model: Any = lively(replace(cfg, backbone=replace(cfg.backbone, norm="affine", norm_eps=1e-3))).train()
+    for norm in (model.roi_heads.res5[0].conv1.norm, model.backbone.res4[0].conv1.norm):
+        assert not norm.training and norm.weight.requires_grad and norm.eps == 1e-3
+    assert lively(replace(cfg, backbone=replace(cfg.backbone, norm="batch"))).train().roi_heads.res5[0].conv1.norm.training
+
+
 def test_the_proposal_network_alone_does_without_a_pyramid() -> None:
     cfg, alone = c4(), read_config("rpn_tiny")
     model: Any = lively(replace(alone, backbone=cfg.backbone, fpn=None, anchors=cfg.anchors, rpn=cfg.rpn))

@@ -13,6 +13,7 @@ import torch
 from pipeline.data.annotations import PolygonPool
 from pipeline.data.loader import Batch, Sample, collate
 from pipeline.data.sampler import StepSampler
+from pipeline.data.truths import Truths
 from pipeline.detector.build import build_detector
 from pipeline.detector.config import ModelConfig
 from pipeline.training.config import Augment, Sgd, Steps, TrainConfig
@@ -48,7 +49,7 @@ def picture(position: int, empty: Callable[[int], bool]) -> Sample:
     boxes = np.concatenate([corner, corner + 10 + chance.random((count, 2)) * 20], axis=1).astype(np.float32)
     outlines = boxes[:, [0, 1, 2, 1, 2, 3]].reshape(-1, 2).astype(np.float64)  # half of each box
     pool = PolygonPool(outlines, np.arange(count + 1) * 3, np.arange(count + 1))
-    return Sample(pixels, boxes, chance.integers(0, 3, count), f"{position}.png", pool)
+    return Sample(pixels, Truths(boxes, chance.integers(0, 3, count), pool), f"{position}.png")
 
 
 def weights_after(

@@ -8,7 +8,7 @@ from torch import nn
 from pipeline.detector.assembly.custom import build_custom, require_has
 from pipeline.detector.backbones import STAGES, Deform, ResNet, ResNetStages, timm_backbone
 from pipeline.detector.fpn import FPN
-from pipeline.detector.norms import FrozenBatchNorm2d
+from pipeline.detector.norms import set_eps
 from pipeline.detector.settings.backbones import BackboneConfig, FPNConfig, ResNetConfig, TimmConfig
 from pipeline.detector.settings.custom import CustomBackboneConfig
 from pipeline.errors import ConfigError
@@ -33,9 +33,7 @@ def _resnet(cfg: ResNetConfig, stages: tuple[str, ...]) -> tuple[ResNet, tuple[i
         res5_dilation=cfg.res5_dilation,
         deform=[deform if stage in deformed else None for stage in STAGES],
     )
-    for module in backbone.modules():
-        if isinstance(module, FrozenBatchNorm2d | nn.modules.batchnorm._BatchNorm):
-            module.eps = cfg.norm_eps
+    set_eps(backbone, cfg.norm_eps)
     return backbone, backbone.channels
 
 

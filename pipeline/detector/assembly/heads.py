@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.detector.assembly.backbones import HELD
 from pipeline.detector.assembly.custom import build_custom, require_has
 from pipeline.detector.assembly.densepose import build_densepose
 from pipeline.detector.assembly.parts import (
@@ -26,6 +27,7 @@ from pipeline.detector.cascade import CascadeROIHeads, Stage
 from pipeline.detector.classification import ClassLoss, SigmoidLoss, SoftmaxLoss
 from pipeline.detector.keypoint_head import KeypointBranch, KeypointHead
 from pipeline.detector.mask_head import ConvMaskHead, MaskBranch
+from pipeline.detector.norms import set_eps
 from pipeline.detector.point_rend import CoarseMaskHead, PointHead, PointRendBranch, PointRendHead, PointRules, Reading
 from pipeline.detector.pooler import Given
 from pipeline.detector.res5_heads import Res5ROIHeads
@@ -104,6 +106,7 @@ def build_res5_heads(cfg: BoxROIConfig, backbone: ResNetConfig, classes: int, kn
         width_per_group=backbone.width_per_group,
         res2_channels=backbone.res2_channels,
     )
+    set_eps(res5, backbone.norm_eps)
     class_loss = CLASS_LOSSES[cfg.class_loss.kind](cfg.class_loss, classes)
     return Res5ROIHeads(
         build_pooler(cfg.pooler, cfg.levels, known),
@@ -111,6 +114,7 @@ def build_res5_heads(cfg: BoxROIConfig, backbone: ResNetConfig, classes: int, kn
         BoxPredictor(channels, classes, cfg.class_agnostic, class_loss.prior),
         branches=build_branches(cfg, channels, classes, known),
         res5=res5,
+        hold_statistics=backbone.norm in HELD,
         **_rules(cfg, classes, class_loss),
     )
 
