@@ -31,7 +31,7 @@ def mapped(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     return layout
 
 
-@pytest.fixture(scope="module", params=[pytest.param("panoptic", marks=pytest.mark.line), "semantic"])
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.line) for name in ("panoptic", "semantic")])
 def line(request: pytest.FixtureRequest, mapped: Layout, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     layout = Layout(tmp_path_factory.mktemp(request.param))
     shutil.copytree(mapped.validated, layout.validated)
