@@ -14,8 +14,9 @@ from pipeline.layout import Layout
 from pipeline.predict.map_files import decode_classes, decode_segments
 from tests.stages.tiny import run_stages
 
-GROUNDS = ("dataset.grounds=[1,3]", "train.optimizer.lr=0.003", "quantize.pictures=4", "train.steps=120")
-PANOPTIC, SEMANTIC = (*GROUNDS, "model=panoptic_fpn_tiny"), (*GROUNDS, "model=semantic_fpn_tiny")
+GROUNDS = ("dataset.grounds=[1,3]", "train.optimizer.lr=0.003", "quantize.pictures=4")
+PANOPTIC = (*GROUNDS, "model=panoptic_fpn_tiny", "train.steps=300")
+SEMANTIC = (*GROUNDS, "model=semantic_fpn_tiny", "train.steps=300")
 
 
 def read(path: Path) -> Any:
@@ -30,7 +31,7 @@ def mapped(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     return layout
 
 
-@pytest.fixture(scope="module", params=["panoptic", "semantic"])
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.line) for name in ("panoptic", "semantic")])
 def line(request: pytest.FixtureRequest, mapped: Layout, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     layout = Layout(tmp_path_factory.mktemp(request.param))
     shutil.copytree(mapped.validated, layout.validated)
