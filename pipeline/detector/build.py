@@ -15,10 +15,11 @@ from pipeline.detector.assembly.parts import (
     per_cell,
 )
 from pipeline.detector.box_coding import BoxCoder
-from pipeline.detector.config import CustomModelConfig, FasterRCNNConfig, ModelConfig, ProposalNetworkConfig, RetinaNetConfig
+from pipeline.detector.config import FasterRCNNConfig, ModelConfig, ProposalNetworkConfig, RetinaNetConfig
 from pipeline.detector.detector import Detector
 from pipeline.detector.faster_rcnn import FasterRCNN, ProposalNetwork
 from pipeline.detector.retinanet import RetinaHead, RetinaNet
+from pipeline.detector.settings.custom import CustomModelConfig
 from pipeline.errors import ConfigError
 
 

@@ -26,7 +26,7 @@ def _resnet(cfg: ResNetConfig, stages: tuple[str, ...]) -> tuple[nn.Module, tupl
     )
     for module in backbone.modules():
         if hasattr(module, "running_var"):
-            module.eps = cfg.norm_eps
+            setattr(module, "eps", cfg.norm_eps)  # noqa: B010  frozen norms and batch norms both have it
     return backbone, backbone.channels
 
 
