@@ -46,23 +46,23 @@ def _fine(value: float) -> int:
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def _toggle(parity: np.ndarray, column: int, fine_y: int, size: int) -> None:
+def _toggle(parity: np.ndarray, column: int, fine_y: int, height: int) -> None:
     """The outline crosses the middle of `column` at `fine_y`: everything below it, in column-major order, changes sides."""
-    row = math.ceil(min(max((fine_y + 0.5) / 5.0 - 0.5, 0.0), float(size)))
-    place = column * size + row
-    if place < size * size:
+    row = math.ceil(min(max((fine_y + 0.5) / 5.0 - 0.5, 0.0), float(height)))
+    place = column * height + row
+    if place < len(parity):
         parity[place] ^= 1
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True)  # type: ignore[untyped-decorator]
-def _cross_columns(parity: np.ndarray, xs: int, ys: int, xe: int, ye: int, size: int) -> None:
+def _cross_columns(parity: np.ndarray, xs: int, ys: int, xe: int, ye: int, height: int) -> None:
     """Crossings of one edge with the columns' middles, which lie between fine columns 5c + 2 and 5c + 3.
 
     The reference visits every fine point of the edge; here only the two beside each middle are computed, by its own expressions.
     """
     dx, dy = abs(xe - xs), abs(ye - ys)
     first = max(0, -((2 - min(xs, xe)) // 5))
-    last = min(size - 1, (max(xs, xe) - 3) // 5)
+    last = min(len(parity) // height - 1, (max(xs, xe) - 3) // 5)
     if last < first:
         return
     if dx >= dy:
@@ -72,7 +72,7 @@ def _cross_columns(parity: np.ndarray, xs: int, ys: int, xe: int, ye: int, size:
         for column in range(first, last + 1):
             before = int(ys + slope * (5 * column + 2 - xs) + 0.5)
             after = int(ys + slope * (5 * column + 3 - xs) + 0.5)
-            _toggle(parity, column, min(before, after), size)
+            _toggle(parity, column, min(before, after), height)
         return
     if ys > ye:
         xs, ys, xe, ye = xe, ye, xs, ys
@@ -90,7 +90,7 @@ def _cross_columns(parity: np.ndarray, xs: int, ys: int, xe: int, ye: int, size:
                 t += 1
             while t > 0 and int(xs + slope * (t - 1) + 0.5) < beyond:
                 t -= 1
-        _toggle(parity, column, ys + t - 1, size)
+        _toggle(parity, column, ys + t - 1, height)
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True)  # type: ignore[untyped-decorator]
@@ -129,6 +129,33 @@ def _rasterise(
                 inside ^= parity[place]
                 if inside:
                     masks[r, place % size, place // size] = True
+
+
+@numba.njit(cache=True, error_model="numpy", nogil=True)  # type: ignore[untyped-decorator]
+def fill_bitmap(
+    points: np.ndarray, polygon_starts: np.ndarray, first: int, last: int, bitmap_HW: np.ndarray, parity: np.ndarray
+) -> None:
+    """Set the pixels of the polygons first .. last - 1 in an empty picture; `parity` [H * W] is working space, zero on return."""
+    height, width = bitmap_HW.shape
+    for q in range(first, last):
+        start, end = polygon_starts[q], polygon_starts[q + 1]
+        if end - start < 3:
+            continue
+        xs, ys = _fine(points[end - 1, 0]), _fine(points[end - 1, 1])
+        lowest, highest = xs, xs
+        for p in range(start, end):
+            xe, ye = _fine(points[p, 0]), _fine(points[p, 1])
+            _cross_columns(parity, xs, ys, xe, ye, height)
+            lowest, highest = min(lowest, xe), max(highest, xe)
+            xs, ys = xe, ye
+        inside = np.uint8(0)
+        place, behind = min(max(lowest // 5, 0), width) * height, min(max(highest // 5 + 2, 0), width) * height
+        while place < behind or (inside and place < height * width):
+            inside ^= parity[place]
+            parity[place] = 0
+            if inside:
+                bitmap_HW[place % height, place // height] = 1
+            place += 1
 
 
 def _rasterise_polygons_cpu(

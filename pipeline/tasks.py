@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Task = Literal["bbox", "segm", "keypoints", "semantic", "panoptic", "rotated", "densepose"]
+Task = Literal["bbox", "segm", "keypoints", "semantic", "panoptic", "rotated", "densepose", "proposals"]
 
 BOXES: tuple[Task, ...] = ("bbox",)
 """What every detector of boxes finds."""
@@ -14,6 +14,7 @@ FIGURE: dict[Task, str] = {
     "panoptic": "PQ",
     "rotated": "AP",
     "densepose": "GPS_AP",
+    "proposals": "AR100",
 }
 """The figure that decides: gates and comparisons read `<task>/<figure>`."""
 TITLE: dict[Task, str] = {
@@ -24,5 +25,6 @@ TITLE: dict[Task, str] = {
     "panoptic": "panoptic maps",
     "rotated": "rotated boxes",
     "densepose": "dense poses",
+    "proposals": "proposals",
 }
 """For people."""

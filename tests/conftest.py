@@ -1,5 +1,6 @@
 """What every test may use: the shared pack of real data, when it stands beside the checkout."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,30 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared pack of real data is not beside this checkout")
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--outcomes", type=Path, default=None, help="JSON file that takes the outcomes behind the README's table")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if (file := config.getoption("--outcomes")) is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Outcomes(file))
+
+
+class Outcomes:
+    """Keeps how each test ended, and adds it to a file when the run is over."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.seen = file, dict[str, str]()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A test's own outcome, or that of a set-up or tear-down that went wrong."""
+        if report.when == "call" or report.outcome != "passed":
+            self.seen[report.nodeid] = report.outcome
+
+    def pytest_sessionfinish(self) -> None:
+        from tests.architectures import merged
+
+        known = json.loads(self.file.read_text()) if self.file.exists() else {}
+        self.file.write_text(json.dumps(merged(known, self.seen), indent=1) + "\n")

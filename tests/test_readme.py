@@ -1,9 +1,12 @@
 """README: what it shows and points to is there."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+
+from tests.architectures import ARCHITECTURES, table, with_table
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +40,18 @@ def test_every_choice_and_setting_it_names_exists(readme: str, root: Path) -> No
 
 def known(values: object, parts: list[str]) -> bool:
     return not parts or (isinstance(values, dict) and parts[0] in values and known(values[parts[0]], parts[1:]))
+
+
+def test_the_table_of_architectures_is_what_the_recorded_run_gave(readme: str, root: Path) -> None:
+    assert readme == with_table(readme, json.loads((root / "docs/architectures.json").read_text()))
+    rows = {one.full for one in ARCHITECTURES} | {one.tiny for one in ARCHITECTURES}
+    assert rows <= {path.stem for path in (root / "conf/model").glob("*.yaml")}
+    assert {path.stem for path in (root / "conf/model").glob("*_tiny.yaml")} <= rows, "an architecture is missing in the table"
+
+
+def test_a_failed_and_a_missing_outcome_show() -> None:
+    """The table cannot say yes of what did not pass."""
+    kit = "tests/parity/test_architectures.py::test_features[rpn_R50_FPN]"
+    line = "tests/line/test_architectures.py::test_the_line_runs[rpn_tiny]"
+    first = table({kit: "passed", line: "failed"}).splitlines()[2]
+    assert first.startswith("| RPN | `rpn_r50_fpn` | **no** | yes kit `rpn_R50_FPN` | not run |")

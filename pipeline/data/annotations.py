@@ -114,6 +114,9 @@ class Annotations:
     extra: dict[int, dict[str, Any]]
     """By row, sparse: fields without a column, and under its own name a field whose value its column cannot hold (a box of three
     numbers, an odd polygon, the id of a missing image). Written back as they came."""
+    rotated_A5: NDArray[np.float64] | None = None
+    """Rotated boxes (cx, cy, w, h, degrees counter-clockwise) in continuous pixels; NaN where a row has none; None if no row has
+    any. `boxes_A4` holds the upright boxes."""
 
     def __len__(self) -> int:
         return len(self.ids_A)

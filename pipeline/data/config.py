@@ -67,6 +67,8 @@ class ShapesDataset:
     """Smallest and largest shape: diameter of its circle as a share of the picture's side."""
     hidden: float
     """A shape is placed elsewhere when this share of it, 0..1, would be covered by shapes in front of it."""
+    grounds: tuple[int, int]
+    """Fewest and most grounds per picture, each of a texture of its own; more than one make semantic maps worth learning."""
 
     def __post_init__(self) -> None:
         if not 32 <= self.size <= 4096:
@@ -77,6 +79,8 @@ class ShapesDataset:
             raise ConfigError("dataset.objects", list(self.objects), "must be [fewest, most] with 1 <= fewest <= most <= 100")
         if not 0 < self.diameter[0] <= self.diameter[1] < 1:
             raise ConfigError("dataset.diameter", list(self.diameter), "must be [smallest, largest] between 0 and 1")
+        if not 1 <= self.grounds[0] <= self.grounds[1] <= 10:
+            raise ConfigError("dataset.grounds", list(self.grounds), "must be [fewest, most] with 1 <= fewest <= most <= 10")
         if not 0 <= self.hidden < 1:
             raise ConfigError("dataset.hidden", self.hidden, "must be from 0 to below 1")
 

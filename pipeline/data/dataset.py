@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline.data.annotations import Annotations, ImageTable, Rows, row_indices
 from pipeline.data.formats.coco_json import annotation_table, image_table, read_coco_json, write_coco_json
+from pipeline.data.maps import SplitMaps, read_maps, write_maps
+from pipeline.data.proposals import ProposalPool, read_proposals, write_proposals
 from pipeline.errors import DataError, did_you_mean
 from pipeline.files import digest_file, read_json, write_json
 
@@ -52,13 +54,17 @@ class DatasetInfo:
     """How the splits were made, in words."""
     licence: str | None = None
     tasks: tuple[str, ...] = ()
-    """What the labels can teach: "box", "mask", "keypoints"."""
+    """What the labels can teach: "box", "mask", "keypoints", "semantic", "panoptic"."""
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Per split: images, annotations, missing (pictures that are not there)."""
     unlisted: tuple[str, ...] = ()
     """Pictures or label files of the source that belong to no split: left out, never unsaid."""
     digest: str = ""
-    """Over labels and picture bytes; set by `write_dataset`."""
+    """Over labels, maps and picture bytes; set by `write_dataset`."""
+    stuff: tuple[Category, ...] = ()
+    """Classes of ground in panoptic maps, ascending id; no object is labelled as one."""
+    semantic: tuple[str, ...] = ()
+    """Names of the classes 0, 1, ... in semantic maps. Beside panoptic maps: "things", then the stuff classes."""
 
 
 @dataclass(slots=True)
@@ -74,6 +80,10 @@ class Split:
     """Other top-level fields of the COCO file (info, licenses), kept and written back."""
     sources: list[Path] | None = None
     """While ingesting: where each picture lies now. None: in `folder`."""
+    maps: SplitMaps | None = None
+    """Semantic and panoptic maps, where there are any."""
+    proposals: ProposalPool | None = None
+    """Boxes worth a look that something else made, where the dataset brings them."""
 
     def path(self, row: int) -> Path:
         """Where the picture of image `row` is, or would be: it can be missing."""
@@ -99,7 +109,10 @@ class Split:
         kept = kept[image_A[kept] > -2]
         annotations = replace(self.annotations.take(kept), image_A=image_A[kept])
         sources = None if self.sources is None else [self.sources[i] for i in index]
-        return replace(self, images=self.images.take(index), annotations=annotations, sources=sources)
+        maps = None if self.maps is None else self.maps.take_images(index)
+        proposals = None if self.proposals is None else self.proposals.take(index)
+        images = self.images.take(index)
+        return replace(self, images=images, annotations=annotations, sources=sources, maps=maps, proposals=proposals)
 
 
 @dataclass(slots=True)
@@ -144,14 +157,27 @@ def write_dataset(out: Path, dataset: Dataset, copy_images: bool = True) -> None
     for name, split in splits.items():
         write_coco_json(out / f"{name}.json", split.images, split.annotations, categories, split.header)
         digest.update(f"{name}.json {digest_file(out / f'{name}.json')}\n".encode())
+        if split.proposals is not None:
+            write_proposals(_proposals(out, name), split.proposals, split.images.ids_I)
+            digest.update(f"{name} proposals {digest_file(_proposals(out, name))}\n".encode())
         missing = 0
         for row, file_name in enumerate(split.images.file_names):
             content = _place_picture(split.path(row), out / "images" / file_name, copy_images)
             missing += content is None
             digest.update(f"{file_name} {content}\n".encode())
+        if split.maps is not None:
+            known = split.annotations.ids_A.tolist()
+            for line in write_maps(out, name, split.images, split.maps, known):
+                digest.update(f"{line}\n".encode())
         counts[name] = {"images": len(split.images), "annotations": len(split.annotations), "missing": missing}
     info = replace(dataset.info, counts=counts, tasks=tasks_of(list(splits.values())), digest=digest.hexdigest())
     _write_info(out / "dataset.json", info)
+
+
+def panoptic_categories(things: Sequence[Category], stuff: Sequence[Category]) -> list[dict[str, Any]]:
+    """Things and stuff as COCO's panoptic format lists them."""
+    listed = [category.as_json() | {"isthing": 1} for category in things]
+    return listed + [category.as_json() | {"isthing": 0} for category in stuff]
 
 
 def written_digest(folder: Path) -> str:
@@ -166,6 +192,8 @@ def tasks_of(splits: Sequence[Split]) -> tuple[str, ...]:
         "box": any(np.isfinite(t.boxes_A4).all(axis=1).any() for t in tables),
         "mask": any(len(t.polygons.polygon_starts) > 1 or t.rle for t in tables),
         "keypoints": any(t.keypoints_AK3 is not None for t in tables),
+        "semantic": any(split.maps is not None and split.maps.semantic is not None for split in splits),
+        "panoptic": any(split.maps is not None and split.maps.panoptic is not None for split in splits),
     }
     return tuple(name for name, there in has.items() if there)
 
@@ -220,7 +248,17 @@ def parse_categories(records: object, place: object) -> tuple[Category, ...]:
 
 
 def _read_split(folder: Path, name: str, info: DatasetInfo) -> Split:
-    return read_split(folder / f"{name}.json", name, [category.id for category in info.categories], folder / "images")
+    split = read_split(folder / f"{name}.json", name, [category.id for category in info.categories], folder / "images")
+    if "semantic" in info.tasks or "panoptic" in info.tasks:
+        panoptic, things_and_stuff = "panoptic" in info.tasks, panoptic_categories(info.categories, info.stuff)
+        split.maps = read_maps(folder, name, split.images, info.semantic, panoptic, things_and_stuff)
+    if _proposals(folder, name).is_file():
+        split.proposals = read_proposals(_proposals(folder, name), split.images.ids_I)
+    return split
+
+
+def _proposals(folder: Path, name: str) -> Path:
+    return folder / "proposals" / f"{name}.npz"
 
 
 def _read_info(path: Path) -> DatasetInfo:
@@ -237,6 +275,8 @@ def _read_info(path: Path) -> DatasetInfo:
             counts=content["splits"],
             unlisted=tuple(content["unlisted"]),
             digest=content["digest"],
+            stuff=parse_categories(content.get("stuff", []), path),
+            semantic=tuple(content.get("semantic", [])),
         )
     except (KeyError, TypeError) as error:
         raise DataError(path, f"field missing or of the wrong type: {error}", "ingest again") from error
@@ -255,6 +295,10 @@ def _write_info(path: Path, info: DatasetInfo) -> None:
         "unlisted": list(info.unlisted),
         "digest": info.digest,
     }
+    if info.stuff:
+        content["stuff"] = [category.as_json() for category in info.stuff]
+    if info.semantic:
+        content["semantic"] = list(info.semantic)
     write_json(path, content)
 
 

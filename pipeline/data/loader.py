@@ -6,15 +6,17 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from pipeline.data.annotations import PolygonPool
 from pipeline.data.augment import Augmentation
 from pipeline.data.dataset import Split
-from pipeline.data.sampler import StepSampler
+from pipeline.data.maps import IGNORED
+from pipeline.data.sampler import PictureOrder, StepSampler
 from pipeline.data.truths import Truths
-from pipeline.errors import UserError
+from pipeline.errors import DataError, UserError
 from pipeline.predict.preprocess import read_image, stack
 from pipeline.process import die_with_parent
 from pipeline.structures import Images, Polygons, Targets
@@ -42,37 +44,43 @@ class Sample:
 class TrainingPictures(torch.utils.data.Dataset[Sample | UserError]):
     """Pictures of one split by position in the endless stream: position fixes the picture, its order and its augmentation.
 
-    The samples carry what the tasks learn from.
+    The samples carry what the tasks learn from, and with `proposals` the split's own. `repeats` [I] is how often each picture
+    comes in a lap (`data.sampler.repeat_factors`); None shows each once. `mirrors_CK` is `keypoints.mirror_table` of the classes.
     """
 
     def __init__(
-        self, split: Split, augmentation: Augmentation, channels: str, seed: int, tasks: Collection[Task] = BOXES
+        self,
+        split: Split,
+        augmentation: Augmentation,
+        channels: str,
+        seed: int,
+        tasks: Collection[Task] = BOXES,
+        proposals: bool = False,
+        repeats: NDArray[np.float64] | None = None,
+        mirrors_CK: NDArray[np.int64] | None = None,
     ) -> None:
         self.split, self.augmentation, self.channels, self.seed = split, augmentation, channels, seed
-        self.tasks = tasks
-        self._lap, self._order = -1, np.zeros(0, np.int64)
+        self.tasks, self.proposals, self.mirrors_CK = tasks, proposals, mirrors_CK
+        self.order = PictureOrder(len(split.images.file_names), seed, repeats)
 
     def __getitem__(self, position: int) -> Sample | UserError:
         """The sample at `position`, or why there is none: torch wraps what a worker raises in a stack trace of its own."""
         try:
-            return self._sample(self._row(position), position)
+            return self._sample(self.order.row(position), position)
         except UserError as error:
             return UserError(str(error))
 
     def _sample(self, row: int, position: int) -> Sample:
         image = Image.fromarray(read_image(self.split.path(row)))
         seed = int(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])
-        pixels_HW3, truths = self.augmentation(image, Truths.read(self.split, row, self.tasks), seed)
+        read = Truths.read(self.split, row, self.tasks, self.proposals, self.mirrors_CK)
+        if read.semantic_HW is not None and read.semantic_HW.shape != (image.height, image.width):
+            height, width = read.semantic_HW.shape
+            wrong = f"is {image.height} x {image.width} pixels, its semantic map {height} x {width}"
+            raise DataError(self.split.path(row), wrong, "was the picture resized? bring back either of them")
+        pixels_HW3, truths = self.augmentation(image, read, seed)
         ordered = pixels_HW3 if self.channels == "rgb" else pixels_HW3[..., ::-1]
         return Sample(np.ascontiguousarray(ordered.transpose(2, 0, 1)), truths, self.split.images.file_names[row])
-
-    def _row(self, position: int) -> int:
-        """Every pass over the split is a new seeded shuffle of all its pictures."""
-        count = len(self.split.images.file_names)
-        lap, place = divmod(position, count)
-        if lap != self._lap:
-            self._lap, self._order = lap, np.random.Generator(np.random.PCG64([self.seed, lap])).permutation(count)
-        return int(self._order[place])
 
 
 def collate(given: list[Sample | UserError], divisor: int) -> Batch | UserError:
@@ -85,18 +93,47 @@ def collate(given: list[Sample | UserError], divisor: int) -> Batch | UserError:
         if isinstance(error, UserError):
             return error
     pixels_N3HW, sizes_N2 = stack([(sample.pixels_3HW, sample.pixels_3HW.shape[1:]) for sample in samples], divisor)
-    images = Images(torch.from_numpy(pixels_N3HW), torch.from_numpy(sizes_N2))
-    return Batch(images, padded([sample.truths for sample in samples]), [sample.name for sample in samples])
+    images = Images(torch.from_numpy(pixels_N3HW), torch.from_numpy(sizes_N2), proposed([sample.truths for sample in samples]))
+    height, width = pixels_N3HW.shape[2:]
+    targets = padded([sample.truths for sample in samples], height, width)
+    if targets.polygons is not None:
+        targets.polygons.sizes_N2 = images.sizes_N2
+    return Batch(images, targets, [sample.name for sample in samples])
 
 
-def padded(truths: Sequence[Truths]) -> Targets:
-    """The truths of a batch's pictures, padded to the largest number of objects among them (at least 1)."""
+def padded(truths: Sequence[Truths], height: int, width: int) -> Targets:
+    """The truths of a batch's pictures, padded to the largest number of objects among them (at least 1), maps to the batch's
+    `height` and `width`."""
     most = max(1, *map(len, truths))
     return Targets(
         boxes_NG4=torch.from_numpy(filled([one.boxes_G4 for one in truths], most, 0)),
         labels_NG=torch.from_numpy(filled([one.labels_G for one in truths], most, -1)),
         polygons=pooled([one.polygons for one in truths if one.polygons is not None], most),
+        semantic_NHW=mapped([one.semantic_HW for one in truths if one.semantic_HW is not None], height, width),
+        keypoints_NGK3=_filled([one.keypoints_GK3 for one in truths if one.keypoints_GK3 is not None], most),
+        rotated_NG5=_filled([one.rotated_G5 for one in truths if one.rotated_G5 is not None], most),
     )
+
+
+def mapped(maps: Sequence[np.ndarray], height: int, width: int) -> torch.Tensor | None:
+    """The semantic maps of a batch's pictures as uint8 [N, height, width], ignored in the padding; None without maps."""
+    if not maps:
+        return None
+    batch = np.full((len(maps), height, width), IGNORED, np.uint8)
+    for index, own_HW in enumerate(maps):
+        batch[index, : own_HW.shape[0], : own_HW.shape[1]] = own_HW
+    return torch.from_numpy(batch)
+
+
+def _filled(rows: Sequence[np.ndarray], most: int) -> torch.Tensor | None:
+    """`filled` with zeros, as a tensor; None of nothing."""
+    return torch.from_numpy(filled(rows, most, 0)) if rows else None
+
+
+def proposed(truths: Sequence[Truths]) -> torch.Tensor | None:
+    """The proposals of a batch's pictures, padded by boxes without area; None where the pictures have none."""
+    boxes = [one.proposals_P4 for one in truths if one.proposals_P4 is not None]
+    return torch.from_numpy(filled(boxes, max(1, *map(len, boxes)), 0)) if boxes else None
 
 
 def filled(rows: Sequence[np.ndarray], most: int, fill: float) -> np.ndarray:

@@ -3,6 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.annotations import Annotations
 from pipeline.errors import ConfigError
 
 
@@ -49,3 +53,62 @@ class StepSampler:
 
     def __len__(self) -> int:
         return (self.last - self.step) * self.passes
+
+
+class PictureOrder:
+    """The endless stream of training pictures: every lap is a new seeded shuffle of all of them.
+
+    With `repeats` [I] picture i comes floor(repeats[i]) times in a lap, and once more with the chance of the rest: on the average
+    repeats[i] times.
+    """
+
+    def __init__(self, pictures: int, seed: int, repeats: NDArray[np.float64] | None = None) -> None:
+        self.pictures, self.seed, self.repeats = pictures, seed, repeats
+        self._starts = [0]
+        """First position of every lap met so far, and of the one after."""
+        self._lap, self._rows = -1, np.zeros(0, np.int64)
+
+    def row(self, position: int) -> int:
+        """The picture at `position`, whatever was asked before."""
+        if self.repeats is None:
+            lap, place = divmod(position, self.pictures)
+        else:
+            while self._starts[-1] <= position:
+                self._starts.append(self._starts[-1] + len(self._rows_of(len(self._starts) - 1)))
+            lap = int(np.searchsorted(self._starts, position, side="right")) - 1
+            place = position - self._starts[lap]
+        if lap != self._lap:
+            self._lap, self._rows = lap, self._rows_of(lap)
+        return int(self._rows[place])
+
+    def _rows_of(self, lap: int) -> NDArray[np.int64]:
+        random = np.random.Generator(np.random.PCG64([self.seed, lap]))
+        if self.repeats is None:
+            return random.permutation(self.pictures)
+        whole = np.floor(self.repeats)
+        times = (whole + (random.random(self.pictures) < self.repeats - whole)).astype(np.int64)
+        return random.permutation(np.repeat(np.arange(self.pictures), times))
+
+
+def repeat_factors(annotations: Annotations, pictures: int, threshold: float) -> NDArray[np.float64]:
+    """How often each of the `pictures` is worth showing, at least 1: the largest of its classes' sqrt(threshold / frequency).
+
+    A class's frequency is the share of pictures that hold it; crowds and labels of no known class do not count.
+    Source: Gupta et al. 2019 (LVIS), section 5 and appendix.
+    """
+    pairs_P2 = _pictures_and_classes(annotations)
+    share_C = np.bincount(pairs_P2[:, 1]) / pictures
+    factors = np.ones(pictures)
+    np.maximum.at(factors, pairs_P2[:, 0], np.sqrt(threshold / share_C[pairs_P2[:, 1]]))
+    return factors
+
+
+def pictures_per_class(annotations: Annotations, classes: int) -> NDArray[np.int64]:
+    """Pictures [classes] that hold each class; crowds and labels of no known class do not count."""
+    return np.bincount(_pictures_and_classes(annotations)[:, 1], minlength=classes)
+
+
+def _pictures_and_classes(annotations: Annotations) -> NDArray[np.int64]:
+    """Every (picture, class) [P, 2] that has a label, once."""
+    counts_A = (annotations.image_A >= 0) & (annotations.label_A >= 0) & ~annotations.crowd_A
+    return np.unique(np.stack([annotations.image_A[counts_A], annotations.label_A[counts_A]], axis=1), axis=0).astype(np.int64)

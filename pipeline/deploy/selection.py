@@ -21,7 +21,8 @@ from pipeline.errors import DataError, GateError
 from pipeline.evaluation.coco import Engine
 from pipeline.evaluation.inference import predict_split
 from pipeline.evaluation.tasks import evaluate_all
-from pipeline.evaluation.truth import Truth
+from pipeline.evaluation.truth import Truth, found_categories
+from pipeline.predict.panoptic import Merging
 from pipeline.predict.preprocess import Input
 from pipeline.predict.session import OnnxBackend
 from pipeline.tasks import Task
@@ -37,12 +38,20 @@ class HeldPictures:
     """Pictures with labels that the float and INT8 files are held against."""
 
     def __init__(
-        self, split: Split, categories: Sequence[Category], input: Input, divisor: int, threads: int, tasks: Sequence[Task]
+        self,
+        split: Split,
+        categories: Sequence[Category],
+        input: Input,
+        divisor: int,
+        threads: int,
+        tasks: Sequence[Task],
+        merging: Merging | None = None,
     ) -> None:
         """The tasks count alike: the one that loses most decides."""
         self.split, self.input = split, input
-        self.ids, self.truth = [category.id for category in categories], Truth.of(split, categories, tasks)
-        self.divisor, self.threads = divisor, threads
+        self.ids = [category.id for category in found_categories(categories, tasks)]
+        self.truth = Truth.of(split, categories, tasks)
+        self.divisor, self.threads, self.merging = divisor, threads, merging
 
     def losses(self, source: Path, ranges: Path, recipe: Recipe) -> dict[str, float]:
         """AP that the recipe's file loses against the float file `source`, by kind of host: the largest over the tasks."""
@@ -56,7 +65,7 @@ class HeldPictures:
     def ap(self, file: Path, optimize: bool) -> dict[Task, float]:
         """The deciding figure of each task of an exported file. DataError when the pictures have no label."""
         backend = OnnxBackend(file, self.threads, optimize)
-        found = predict_split(backend, self.split, self.input, self.divisor, BATCH, self.ids)
+        found = predict_split(backend, self.split, self.input, self.divisor, BATCH, self.ids, merging=self.merging)
         metrics = evaluate_all(self.truth, found, ENGINE, MOST_DETECTIONS)
         values = {task: one.value for task, one in metrics.items()}
         if min(values.values()) < 0:

@@ -4,78 +4,20 @@ Source: He et al. 2015 (ResNet), Xie et al. 2016 (ResNeXt). Parameter names equa
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ops_cuda import deform_conv2d
+from pipeline.detector.norms import NORMS, ConvNorm, Norm, batch_norms, when_frozen
 from pipeline.errors import ConfigError, did_you_mean
 
-Norm = Literal["frozen", "affine", "batch"]
 STAGES = ("res2", "res3", "res4", "res5")
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-
-
-class FrozenBatchNorm2d(nn.Module):
-    """Batch norm whose statistics, scale and shift are constants (buffers); eps 1e-5."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("weight", torch.ones(channels))
-        self.register_buffer("bias", torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-        self.eps = 1e-5
-
-    weight: Tensor
-    bias: Tensor
-    running_mean: Tensor
-    running_var: Tensor
-
-    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """The norm as `x * scale + shift`, each [C]."""
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        return scale, self.bias - self.running_mean * scale
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        return functional.batch_norm(x_NCHW, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-
-
-NORMS: dict[str, type[nn.Module]] = {"frozen": FrozenBatchNorm2d, "affine": nn.BatchNorm2d, "batch": nn.BatchNorm2d}
-"""`affine` is a batch norm that the owner of the backbone keeps in evaluation mode."""
-
-
-class ConvNorm(nn.Conv2d):
-    """Convolution without bias, its norm as the child `norm`, and optionally ReLU."""
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        norm: Norm,
-        *,
-        stride: int = 1,
-        groups: int = 1,
-        relu: bool = False,
-    ) -> None:
-        super().__init__(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.norm = NORMS[norm](outputs)
-        self.relu = relu
-        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        if isinstance(self.norm, FrozenBatchNorm2d) and not torch.compiler.is_exporting():
-            # A constant norm costs nothing inside the weights; as a layer of its own it is two more passes over the features.
-            # An exported graph keeps the convolution's own weights: quantization reads them, and the runtime folds by itself.
-            scale_C, shift_C = self.norm.scale_and_shift()
-            weight = self.weight * scale_C.view(-1, 1, 1, 1)
-            y_NCHW = functional.conv2d(x_NCHW, weight, shift_C, self.stride, self.padding, self.dilation, self.groups)
-        else:
-            y_NCHW = self.norm(super().forward(x_NCHW))
-        return functional.relu(y_NCHW, inplace=True) if self.relu else y_NCHW
 
 
 class BasicBlock(nn.Module):
@@ -92,22 +34,81 @@ class BasicBlock(nn.Module):
         return functional.relu(self.conv2(self.conv1(x_NCHW)) + shortcut)
 
 
+class DeformConv(nn.Module):
+    """3x3 deformable convolution without bias, and its norm (parameters `weight`, `norm.*`); offsets come from the caller."""
+
+    def __init__(self, channels: int, norm: Norm, *, stride: int, groups: int, dilation: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, channels // groups, 3, 3))
+        self.norm = NORMS[norm](channels)
+        self.stride, self.groups, self.dilation = stride, groups, dilation
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x_NCHW: Tensor, offset_NOHW: Tensor, mask_NTHW: Tensor | None) -> Tensor:
+        """relu(norm(convolution))."""
+        # In float32 also where the network computes in bfloat16: torchvision's kernels know no other on the CPU, and offsets of
+        # many pixels lose theirs.
+        x, offset, mask = (None if value is None else value.float() for value in (x_NCHW, offset_NOHW, mask_NTHW))
+        assert x is not None and offset is not None
+        with torch.autocast(x.device.type, enabled=False):
+            y = deform_conv2d(x, offset, self.weight, mask, self.stride, self.dilation, self.dilation, self.groups)
+        return functional.relu(self.norm(y), inplace=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Deform:
+    """How a stage's 3x3 convolutions are deformed."""
+
+    modulated: bool
+    """Also a learnt weight per tap (version 2)."""
+    groups: int
+    """Groups of channels with offsets of their own."""
+
+
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 and a shortcut."""
+    """1x1, 3x3, 1x1 and a shortcut; with `deform` the 3x3 reads where `conv2_offset` puts it."""
 
     def __init__(
-        self, inputs: int, outputs: int, middle: int, stride: int, norm: Norm, *, groups: int, stride_in_1x1: bool
+        self,
+        inputs: int,
+        outputs: int,
+        middle: int,
+        stride: int,
+        norm: Norm,
+        *,
+        groups: int,
+        stride_in_1x1: bool,
+        dilation: int = 1,
+        deform: Deform | None = None,
     ) -> None:
         super().__init__()
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = ConvNorm(inputs, middle, 1, norm, stride=first, relu=True)
-        self.conv2 = ConvNorm(middle, middle, 3, norm, stride=second, groups=groups, relu=True)
+        self.conv2: nn.Module
+        self.conv2_offset: nn.Module | None = None
+        self.taps = 0 if deform is None else 9 * deform.groups
+        if deform is None:
+            self.conv2 = ConvNorm(middle, middle, 3, norm, stride=second, groups=groups, dilation=dilation, relu=True)
+        else:
+            wide = self.taps * (3 if deform.modulated else 2)
+            self.conv2_offset = nn.Conv2d(middle, wide, 3, stride=second, padding=dilation, dilation=dilation)
+            nn.init.zeros_(self.conv2_offset.weight)
+            nn.init.zeros_(self.conv2_offset.bias)  # type: ignore[arg-type]
+            self.conv2 = DeformConv(middle, norm, stride=second, groups=groups, dilation=dilation)
         self.conv3 = ConvNorm(middle, outputs, 1, norm)
         self.shortcut = ConvNorm(inputs, outputs, 1, norm, stride=stride) if inputs != outputs else None
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         shortcut = x_NCHW if self.shortcut is None else self.shortcut(x_NCHW)
-        return functional.relu(self.conv3(self.conv2(self.conv1(x_NCHW))) + shortcut)
+        y_NCHW = self.conv1(x_NCHW)
+        if self.conv2_offset is None:
+            y_NCHW = self.conv2(y_NCHW)
+        else:
+            moves_NOHW = self.conv2_offset(y_NCHW)
+            offset_NOHW, mask_NTHW = moves_NOHW[:, : 2 * self.taps], moves_NOHW[:, 2 * self.taps :]
+            modulation = mask_NTHW.sigmoid() if mask_NTHW.shape[1] else None
+            y_NCHW = self.conv2(y_NCHW, offset_NOHW, modulation)
+        return functional.relu(self.conv3(y_NCHW) + shortcut)
 
 
 class Stem(nn.Module):
@@ -122,7 +123,10 @@ class Stem(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet 18 to 152 up to the last wanted stage; `channels` of the wanted stages in order."""
+    """ResNet 18 to 152 up to the last wanted stage; `channels` and `strides` of the wanted stages in order.
+
+    `deform` has an entry per stage, None for plain convolutions. With `res5_dilation` 2, res5 keeps res4's stride.
+    """
 
     def __init__(
         self,
@@ -136,16 +140,20 @@ class ResNet(nn.Module):
         width_per_group: int,
         stem_channels: int,
         res2_channels: int,
+        res5_dilation: int = 1,
+        deform: Sequence[Deform | None] = (None,) * 4,
     ) -> None:
         super().__init__()
         self.wanted = tuple(stages)
         self.built = STAGES[: STAGES.index(self.wanted[-1]) + 1]
-        self.stem = Stem(stem_channels, "frozen" if freeze_at >= 1 else norm)
+        self.stem = Stem(stem_channels, when_frozen(norm) if freeze_at >= 1 else norm)
         self.channels: tuple[int, ...] = ()
-        inputs, outputs, middle = stem_channels, res2_channels, groups * width_per_group
+        self.strides: tuple[int, ...] = ()
+        inputs, outputs, middle, total = stem_channels, res2_channels, groups * width_per_group, 4
         for number, stage in enumerate(self.built):
-            stride = 1 if stage == "res2" else 2
-            stage_norm: Norm = "frozen" if freeze_at >= number + 2 else norm
+            dilation = res5_dilation if stage == "res5" else 1
+            stride = 1 if stage == "res2" or dilation > 1 else 2
+            stage_norm = when_frozen(norm) if freeze_at >= number + 2 else norm
             blocks: list[nn.Module] = []
             for block in range(BLOCKS[depth][number]):
                 step = stride if block == 0 else 1
@@ -160,24 +168,83 @@ class ResNet(nn.Module):
                         stage_norm,
                         groups=groups,
                         stride_in_1x1=stride_in_1x1,
+                        dilation=dilation,
+                        deform=deform[number],
                     )
                 )
                 inputs = outputs
             setattr(self, stage, nn.Sequential(*blocks))
+            total *= stride
             if stage in self.wanted:
-                self.channels += (outputs,)
+                self.channels, self.strides = (*self.channels, outputs), (*self.strides, total)
             outputs, middle = outputs * 2, middle * 2
         for name in ("stem", *self.built)[:freeze_at]:
             getattr(self, name).requires_grad_(False)
 
     def forward(self, x_N3HW: Tensor) -> list[Tensor]:
-        """Normalised pixels [N, 3, H, W] -> features [N, C, H / stride, W / stride] of the wanted stages, finest first."""
-        x, features = self.stem(x_N3HW), []
-        for stage in self.built:
-            x = getattr(self, stage)(x)
-            if stage in self.wanted:
-                features.append(x)
-        return features
+        """Normalised pixels [N, 3, H, W] -> features [N, C, ceil(H / stride), ceil(W / stride)] of the wanted stages, finest
+        first."""
+        return stage_features(self, self.built, self.wanted, x_N3HW)
+
+
+def stage_features(resnet: nn.Module, built: Sequence[str], wanted: Sequence[str], x_N3HW: Tensor) -> list[Tensor]:
+    """Features of the wanted stages among those built."""
+    x, features = resnet.get_submodule("stem")(x_N3HW), []
+    for stage in built:
+        x = resnet.get_submodule(stage)(x)
+        if stage in wanted:
+            features.append(x)
+    return features
+
+
+class ResNetStages(nn.Module):
+    """A ResNet whose stages are the features by themselves, without a pyramid (C4, DC5): pixels -> features by stage name.
+
+    Sides need no common divisor: a stage is as large as its picture asks for, rounded up. With `hold_statistics` batch norms stay
+    in evaluation mode. The ResNet's parts hang directly here, so parameters are `res4.0.conv1.weight`, ...
+    """
+
+    divisor = 1
+
+    def __init__(self, resnet: ResNet, *, hold_statistics: bool) -> None:
+        super().__init__()
+        for name, part in resnet.named_children():
+            self.add_module(name, part)
+        self.built, self.wanted = resnet.built, resnet.wanted
+        self.level_channels = dict(zip(resnet.wanted, resnet.channels, strict=True))
+        self.level_strides = dict(zip(resnet.wanted, resnet.strides, strict=True))
+        self.hold_statistics = hold_statistics
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.hold_statistics:
+            for norm in batch_norms(self):
+                norm.eval()
+        return self
+
+    def forward(self, x_N3HW: Tensor) -> dict[str, Tensor]:
+        """Normalised pixels [N, 3, H, W] -> features by stage name, finest first."""
+        return dict(zip(self.wanted, stage_features(self, self.built, self.wanted, x_N3HW), strict=True))
+
+
+def res5_block(
+    *, norm: Norm, stride_in_1x1: bool, groups: int, width_per_group: int, res2_channels: int
+) -> tuple[nn.Sequential, int]:
+    """The fifth stage as a head over regions of res4 (C4), and its output channels: three bottlenecks, whatever the depth."""
+    outputs, middle = res2_channels * 8, groups * width_per_group * 8
+    blocks = [
+        Bottleneck(
+            outputs if block else outputs // 2,
+            outputs,
+            middle,
+            1 if block else 2,
+            norm,
+            groups=groups,
+            stride_in_1x1=stride_in_1x1,
+        )
+        for block in range(3)
+    ]
+    return nn.Sequential(*blocks), outputs
 
 
 def timm_backbone(name: str, stages: Sequence[str], norm: Norm, freeze_at: int) -> tuple[nn.Module, tuple[int, ...]]:
@@ -258,8 +325,3 @@ def _parameters_behind(model: nn.Module, number: int) -> set[str]:
     feature = model.eval()(torch.zeros(1, 3, 64, 64))[number]
     gradients = torch.autograd.grad(feature.sum(), list(parameters.values()), allow_unused=True)
     return {name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
-
-
-def batch_norms(module: nn.Module) -> list[nn.Module]:
-    """Every batch norm inside, timm's fused ones included."""
-    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

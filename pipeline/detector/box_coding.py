@@ -2,12 +2,23 @@
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 LARGEST_LOG_RATIO = math.log(1000 / 16)
 """Decoding clamps dw and dh from above here, so that exp() stays finite; not from below."""
+
+
+class Coder(Protocol):
+    """Boxes of a kind as deltas from a source box."""
+
+    def encode(self, source_M4: Tensor, target_M4: Tensor) -> Tensor:
+        """Deltas that turn source into target; both need positive sides."""
+
+    def decode(self, deltas_M4: Tensor, source_M4: Tensor) -> Tensor:
+        """The boxes that the deltas make of the source; leading axes broadcast."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,12 @@ class Regions:
     """Background is the number of classes."""
     valid_NS: Tensor
 
+    def counts(self, classes: int) -> dict[str, Tensor]:
+        """Positive and negative regions per image, under the reference's names."""
+        positives = (self.valid_NS & (self.classes_NS < classes)).sum() / len(self.valid_NS)
+        negatives = self.valid_NS.sum() / len(self.valid_NS) - positives
+        return {"roi_head/num_fg_samples": positives, "roi_head/num_bg_samples": negatives}
+
     def positive(self, most: int, classes: int) -> "Regions":
         """The first `most` regions, of which those of a class are valid."""
         boxes_NS4, truths_NS4, truth_NS, classes_NS, valid_NS = (

@@ -29,6 +29,17 @@ class Rows:
         flat = values_Mx.new_zeros((self.valid_NS.numel(), *values_Mx.shape[1:]))
         return flat.index_copy(0, self.kept_M, values_Mx).view(shape)
 
+    def spread_first(self, values_Mx: Tensor, most: int) -> Tensor:
+        """[N, most, ...] from [M, ...]: the first `most` rows of each image only."""
+        images, slots = self.valid_NS.shape
+        if self.kept_M is None:
+            return self.spread(values_Mx)[:, :most]
+        image_M, slot_M = self.kept_M // slots, self.kept_M % slots
+        rows_R = torch.nonzero(slot_M < most).squeeze(1)  # the rows were compacted, so this runs on the CPU
+        place_R = image_M[rows_R] * most + slot_M[rows_R]
+        flat = values_Mx.new_zeros((images * most, *values_Mx.shape[1:]))
+        return flat.index_copy(0, place_R, values_Mx[rows_R]).view(images, most, *values_Mx.shape[1:])
+
     def image(self) -> Tensor:
         """Image index [M] of each row."""
         images = self.valid_NS.shape[0]

@@ -1,10 +1,12 @@
 """What every detector is to the rest of the line: losses to train with, detections to use."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.detector.backbones import ResNetStages
 from pipeline.detector.fpn import FPN
 from pipeline.detector.losses import Losses, float32
 from pipeline.detector.part import WHOLE, Part
@@ -15,7 +17,10 @@ from pipeline.structures import Images, Result, Targets
 class Detector(nn.Module, ABC):
     """Pixels, backbone, and heads of the subclass. Neither entry point waits for the device or loops over images."""
 
-    def __init__(self, pixels: Pixels, backbone: FPN) -> None:
+    takes_proposals: ClassVar[bool] = False
+    """Whether pictures must bring proposals (`Images.proposals_NP4`)."""
+
+    def __init__(self, pixels: Pixels, backbone: FPN | ResNetStages) -> None:
         super().__init__()
         self.pixels, self.backbone = pixels, backbone
 
@@ -23,6 +28,11 @@ class Detector(nn.Module, ABC):
     def divisor(self) -> int:
         """Height and width of a batch must be multiples of it."""
         return self.backbone.divisor
+
+    @property
+    def coarsest(self) -> int:
+        """Pixels per cell of the coarsest features that the backbone itself makes."""
+        return max(self.backbone.level_strides.values(), default=self.backbone.divisor)
 
     @abstractmethod
     def losses(self, images: Images, targets: Targets, generator: torch.Generator | None = None, part: Part = WHOLE) -> Losses:

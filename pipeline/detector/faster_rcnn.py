@@ -2,6 +2,7 @@
 
 import torch
 
+from pipeline.detector.backbones import ResNetStages
 from pipeline.detector.box_head import BoxROIHeads
 from pipeline.detector.detector import Detector
 from pipeline.detector.fpn import FPN
@@ -15,7 +16,7 @@ from pipeline.structures import Detections, Images, Targets
 class FasterRCNN(Detector):
     """Two stages: proposals, then a class and a box for each."""
 
-    def __init__(self, pixels: Pixels, backbone: FPN, proposal_generator: RPN, roi_heads: BoxROIHeads) -> None:
+    def __init__(self, pixels: Pixels, backbone: FPN | ResNetStages, proposal_generator: RPN, roi_heads: BoxROIHeads) -> None:
         super().__init__(pixels, backbone)
         self.proposal_generator, self.roi_heads = proposal_generator, roi_heads
 
@@ -32,9 +33,9 @@ class FasterRCNN(Detector):
 
 
 class ProposalNetwork(Detector):
-    """The first stage as a detector of one class, "object"; scores are sigmoids of the logits."""
+    """The first stage as a detector of one class, "object", whatever the truths are; scores are sigmoids of the logits."""
 
-    def __init__(self, pixels: Pixels, backbone: FPN, proposal_generator: RPN) -> None:
+    def __init__(self, pixels: Pixels, backbone: FPN | ResNetStages, proposal_generator: RPN) -> None:
         super().__init__(pixels, backbone)
         self.proposal_generator = proposal_generator
 

@@ -6,7 +6,7 @@ from typing import Literal, Self
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.detector.backbones import batch_norms
+from pipeline.detector.norms import ConvNorm, Norm, batch_norms
 
 
 class MaxPoolTop(nn.Module):
@@ -46,18 +46,21 @@ class FPN(nn.Module):
         fuse: Literal["sum", "avg"],
         top: Literal["none", "maxpool", "p6p7"],
         top_input: Literal["backbone", "fpn"],
+        norm: Norm,
         hold_statistics: bool,
     ) -> None:
         super().__init__()
         self.bottom_up = bottom_up
         self.numbers = tuple(range(first, first + len(inputs)))
         self.channels = channels
+        self.level_strides: dict[str, int] = {}
+        """Strides that a level's name does not tell: none."""
         self.divisor = 2 ** self.numbers[-1]
         self.fuse_factor = 1.0 if fuse == "sum" else 0.5
         self.hold_statistics = hold_statistics
         for number, wide in zip(self.numbers, inputs, strict=True):
-            self.add_module(f"fpn_lateral{number}", xavier(nn.Conv2d(wide, channels, 1)))
-            self.add_module(f"fpn_output{number}", xavier(nn.Conv2d(channels, channels, 3, padding=1)))
+            self.add_module(f"fpn_lateral{number}", xavier(ConvNorm(wide, channels, 1, norm)))
+            self.add_module(f"fpn_output{number}", xavier(ConvNorm(channels, channels, 3, norm)))
         self.top_from_backbone = top == "p6p7" and top_input == "backbone"
         self.top_block: nn.Module | None = None
         if top == "maxpool":
@@ -97,4 +100,11 @@ def xavier(layer: nn.Conv2d | nn.Linear) -> nn.Module:
     nn.init.kaiming_uniform_(layer.weight, a=1)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+    return layer
+
+
+def he_normal(layer: nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d) -> nn.Module:
+    """The layer with the reference's initial values: normal of variance 2 / fan-out, bias 0."""
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ops_cuda import aligned_box_iou
-from pipeline.detector.box_coding import BoxCoder
+from pipeline.detector.box_coding import Coder
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class BoxLoss:
     beta: float
     weight: float
 
-    def __call__(self, coder: BoxCoder, deltas_M4: Tensor, source_M4: Tensor, target_M4: Tensor, counted_M: Tensor) -> Tensor:
+    def __call__(self, coder: Coder, deltas_M4: Tensor, source_M4: Tensor, target_M4: Tensor, counted_M: Tensor) -> Tensor:
         """Scalar; rows with counted False give neither loss nor gradient, whatever boxes they hold."""
         counted = counted_M.unsqueeze(-1)
         # A unit box where nothing counts: a box without area has no deltas, and a gradient of 0 * NaN is NaN.
@@ -53,7 +53,7 @@ class BoxLoss:
         loss_M = self.per_box(coder, deltas, source, target)
         return torch.where(counted_M, loss_M, torch.zeros_like(loss_M)).sum() * self.weight
 
-    def per_box(self, coder: BoxCoder, deltas: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    def per_box(self, coder: Coder, deltas: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Loss [...] of each row."""
         if self.kind == "smooth_l1":
             wanted = coder.encode(source, target)
@@ -68,7 +68,7 @@ class CustomBoxLoss(BoxLoss):
         super().__init__("smooth_l1", 0.0, weight)
         object.__setattr__(self, "_of", loss)
 
-    def per_box(self, coder: BoxCoder, deltas: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    def per_box(self, coder: Coder, deltas: Tensor, source: Tensor, target: Tensor) -> Tensor:
         loss_M: Tensor = self._of(coder.decode(deltas, source), target)  # type: ignore[attr-defined]
         return loss_M
 

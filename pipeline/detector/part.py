@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.detector.compact import Rows
 from pipeline.structures import Targets
 
 
@@ -42,6 +43,16 @@ class Part:
         """
         drawn_AN = torch.rand(candidates, self.pictures or images, generator=generator, device=device)
         return drawn_AN[:, self.first : self.first + images].T
+
+    def points(self, rows: Rows, points: int, generator: torch.Generator | None) -> Tensor:
+        """Random points [M, points, 2] of the unit square for rows of a padded batch, the same whatever padding was dropped."""
+        images, regions = rows.valid_NS.shape
+        drawn_NR = self.uniform(images, regions * points * 2, generator, rows.valid_NS.device)
+        return rows.take(drawn_NR.reshape(images, regions, points, 2))
+
+    def shared(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        """Random numbers [count] in 0..1 that belong to no picture: the same in every part of the step."""
+        return torch.rand(count, generator=generator, device=device)
 
     def divisor(self, count: Tensor) -> Tensor:
         """What to divide a sum over samples by: the mean of `count` over the processes, as if the whole step had at least one."""

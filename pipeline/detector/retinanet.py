@@ -12,6 +12,7 @@ from pipeline.detector.box_coding import BoxCoder, clip_boxes
 from pipeline.detector.detector import Detector
 from pipeline.detector.fpn import FPN
 from pipeline.detector.losses import BoxLoss, Losses, finite_rows, float32
+from pipeline.detector.norms import NORMS, LevelBatchNorms, Norm, SyncBatchNorm2d
 from pipeline.detector.part import WHOLE, Part
 from pipeline.detector.pixels import Pixels
 from pipeline.detector.rpn import Matching, per_anchor
@@ -27,13 +28,12 @@ MOMENTUM = 0.9
 class RetinaHead(nn.Module):
     """Two towers shared by the levels: class logits and deltas per anchor."""
 
-    def __init__(self, channels: int, classes: int, anchors_per_cell: int, convs: int, prior: float) -> None:
+    def __init__(
+        self, channels: int, classes: int, anchors_per_cell: int, convs: int, prior: float, norm: Norm, levels: int
+    ) -> None:
         super().__init__()
         self.classes = classes
-        self.cls_subnet, self.bbox_subnet = (
-            nn.Sequential(*[m for _ in range(convs) for m in (nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU())])
-            for _ in range(2)
-        )
+        self.cls_subnet, self.bbox_subnet = (_tower(channels, convs, norm, levels) for _ in range(2))
         self.cls_score = nn.Conv2d(channels, anchors_per_cell * classes, 3, padding=1)
         self.bbox_pred = nn.Conv2d(channels, anchors_per_cell * 4, 3, padding=1)
         for layer in self.modules():
@@ -44,9 +44,31 @@ class RetinaHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Logits [N, A, classes] and deltas [N, A, 4] per level, in the anchors' order."""
-        logits = [per_anchor(float32(self.cls_score(self.cls_subnet(x))), self.classes) for x in features]
-        deltas = [per_anchor(float32(self.bbox_pred(self.bbox_subnet(x))), 4) for x in features]
+        logits, deltas = [], []
+        for level, x in enumerate(features):
+            logits.append(per_anchor(float32(self.cls_score(_climb(self.cls_subnet, x, level))), self.classes))
+            deltas.append(per_anchor(float32(self.bbox_pred(_climb(self.bbox_subnet, x, level))), 4))
         return logits, deltas
+
+
+def _tower(channels: int, convs: int, norm: Norm, levels: int) -> nn.Sequential:
+    """Convolutions, each with its norm if there is one, and ReLU."""
+    layers: list[nn.Module] = []
+    for _ in range(convs):
+        layers.append(nn.Conv2d(channels, channels, 3, padding=1))
+        if norm in ("batch", "sync"):
+            kind = SyncBatchNorm2d if norm == "sync" else nn.BatchNorm2d
+            layers.append(LevelBatchNorms(levels, channels, kind))
+        elif norm != "none":
+            layers.append(NORMS[norm](channels))
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers)
+
+
+def _climb(tower: nn.Sequential, x_NCHW: Tensor, level: int) -> Tensor:
+    for layer in tower:
+        x_NCHW = layer(x_NCHW, level) if isinstance(layer, LevelBatchNorms) else layer(x_NCHW)
+    return x_NCHW
 
 
 class RetinaNet(Detector):

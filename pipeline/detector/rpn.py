@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ops_cuda import match_boxes, nms
 from pipeline.detector.anchors import AnchorGenerator
-from pipeline.detector.box_coding import BoxCoder, clip_boxes, is_larger
+from pipeline.detector.box_coding import Coder, clip_boxes, is_larger
 from pipeline.detector.losses import BoxLoss, Losses, finite_rows, float32
 from pipeline.detector.part import Part
 from pipeline.detector.sampling import Sampler, take_rows
@@ -41,13 +41,19 @@ class Proposals:
     valid_NP: Tensor
     finite_N: Tensor
     """bool: False where the network gave a non-finite value among the image's best proposals (those rows are dropped)."""
+    sizes_N2: Tensor
+    """int64 (height, width) of the pictures that they are in."""
 
 
 class RPNHead(nn.Module):
-    """Shared 3x3 convolutions, then objectness and deltas per anchor. `convs` are output channels, -1 keeps the input's."""
+    """Shared 3x3 convolutions, then objectness and deltas per anchor. `convs` are output channels, -1 keeps the input's.
 
-    def __init__(self, channels: int, anchors_per_cell: int, convs: Sequence[int]) -> None:
+    `values` is the number of deltas of a box: 4, or 5 of a rotated one.
+    """
+
+    def __init__(self, channels: int, anchors_per_cell: int, convs: Sequence[int], values: int = 4) -> None:
         super().__init__()
+        self.values = values
         widths = [channels]
         for wanted in convs:
             widths.append(widths[-1] if wanted == -1 else wanted)
@@ -56,7 +62,7 @@ class RPNHead(nn.Module):
         named: OrderedDict[str, nn.Module] = OrderedDict((f"conv{number}", layer) for number, layer in enumerate(layers))
         self.conv: nn.Module = layers[0] if len(layers) == 1 else nn.Sequential(named)
         self.objectness_logits = nn.Conv2d(widths[-1], anchors_per_cell, 1)
-        self.anchor_deltas = nn.Conv2d(widths[-1], anchors_per_cell * 4, 1)
+        self.anchor_deltas = nn.Conv2d(widths[-1], anchors_per_cell * values, 1)
         for layer in (*layers, self.objectness_logits, self.anchor_deltas):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -68,7 +74,7 @@ class RPNHead(nn.Module):
             for layer in self.conv if isinstance(self.conv, nn.Sequential) else (self.conv,):
                 x_NCHW = functional.relu(layer(x_NCHW))
             logits.append(float32(self.objectness_logits(x_NCHW)).permute(0, 2, 3, 1).flatten(1))
-            deltas.append(per_anchor(float32(self.anchor_deltas(x_NCHW)), 4))
+            deltas.append(per_anchor(float32(self.anchor_deltas(x_NCHW)), self.values))
         return logits, deltas
 
 
@@ -90,15 +96,17 @@ class RPN(nn.Module):
         levels: Sequence[str],
         matching: Matching,
         sampler: Sampler,
-        coder: BoxCoder,
+        coder: Coder,
         box_loss: BoxLoss,
         loss_weight: float,
         keep_train: tuple[int, int],
         keep_test: tuple[int, int],
         nms_threshold: float,
         min_size: float,
+        boundary: float | None = None,
     ) -> None:
         super().__init__()
+        self.boundary = boundary
         self.rpn_head, self.anchors = head, anchors
         self.levels = tuple(levels)
         self.matching, self.sampler, self.coder, self.box_loss = matching, sampler, coder, box_loss
@@ -121,7 +129,8 @@ class RPN(nn.Module):
         anchors = self.anchors(maps)
         with torch.no_grad():
             proposals = self._propose(anchors, logits, deltas, sizes_N2, self.keep_train)
-        losses = self._loss(torch.cat(anchors), torch.cat(logits, 1), torch.cat(deltas, 1), targets, generator, part)
+        given = torch.cat(anchors), torch.cat(logits, 1), torch.cat(deltas, 1)
+        losses = self._loss(*given, sizes_N2, targets, generator, part)
         return proposals, losses
 
     def _loss(
@@ -129,11 +138,14 @@ class RPN(nn.Module):
         anchors_A4: Tensor,
         logits_NA: Tensor,
         deltas_NA4: Tensor,
+        sizes_N2: Tensor,
         targets: Targets,
         generator: torch.Generator | None,
         part: Part,
     ) -> Losses:
         match_NA, label_NA = self.matching(anchors_A4.unsqueeze(0), targets)
+        if self.boundary is not None:
+            label_NA = label_NA.masked_fill(~within(anchors_A4, sizes_N2, self.boundary), -1)
         drawn = self.sampler(label_NA, generator, part)
         scale = 1 / (self.sampler.count * len(logits_NA))  # of the configured sample, however few there are
         logits_NS, deltas_NS4 = drawn.take(logits_NA), drawn.take(deltas_NA4)
@@ -152,15 +164,23 @@ class RPN(nn.Module):
     def _propose(
         self, anchors: list[Tensor], logits: list[Tensor], deltas: list[Tensor], sizes_N2: Tensor, keep: tuple[int, int]
     ) -> Proposals:
+        boxes_NK4, logits_NK, level_NK = self.best(anchors, logits, deltas, keep[0])
+        return self._select(boxes_NK4, logits_NK, level_NK, sizes_N2, keep[1])
+
+    def best(
+        self, anchors: list[Tensor], logits: list[Tensor], deltas: list[Tensor], count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The `count` best boxes of every level, decoded [N, K, 4], with logits and levels [N, K]."""
         best: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         for number, (anchors_A4, logits_NA, deltas_NA4) in enumerate(zip(anchors, logits, deltas, strict=True)):
-            logits_NK, index_NK = logits_NA.topk(torch.sym_min(keep[0], logits_NA.shape[1]), dim=1)
+            logits_NK, index_NK = logits_NA.topk(torch.sym_min(count, logits_NA.shape[1]), dim=1)
             best.append((logits_NK, take_rows(deltas_NA4, index_NK), anchors_A4[index_NK], torch.full_like(index_NK, number)))
         logits_NK, deltas_NK4, anchors_NK4, level_NK = (torch.cat(parts, dim=1) for parts in zip(*best, strict=True))
-        boxes_NK4 = self.coder.decode(deltas_NK4, anchors_NK4)
-        return select_proposals(
-            boxes_NK4, logits_NK, level_NK, len(anchors), sizes_N2, self.nms_threshold, keep[1], self.min_size
-        )
+        return self.coder.decode(deltas_NK4, anchors_NK4), logits_NK, level_NK
+
+    def _select(self, boxes_NK4: Tensor, logits_NK: Tensor, level_NK: Tensor, sizes_N2: Tensor, limit: int) -> Proposals:
+        levels = len(self.levels)
+        return select_proposals(boxes_NK4, logits_NK, level_NK, levels, sizes_N2, self.nms_threshold, limit, self.min_size)
 
 
 def select_proposals(
@@ -183,4 +203,10 @@ def select_proposals(
     index_NP = index_NP.clamp(min=0)
     boxes_NP4 = take_rows(boxes_NK4, index_NP).masked_fill(~valid_NP.unsqueeze(-1), 0)
     logits_NP = take_rows(logits_NK, index_NP).masked_fill(~valid_NP, 0)
-    return Proposals(boxes_NP4, logits_NP, valid_NP, finite_NK.all(dim=1))
+    return Proposals(boxes_NP4, logits_NP, valid_NP, finite_NK.all(dim=1), sizes_N2)
+
+
+def within(boxes_A4: Tensor, sizes_N2: Tensor, margin: float) -> Tensor:
+    """bool [N, A]: box a reaches at most `margin` pixels outside picture n of (height, width) `sizes`."""
+    limits_N2 = sizes_N2.flip(1).to(boxes_A4.dtype).unsqueeze(1) + margin
+    return (boxes_A4[:, :2] >= -margin).all(dim=1) & (boxes_A4[:, 2:] < limits_N2).all(dim=2)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,10 @@ class CategoryName(TypedDict):
 
     id: int
     name: str
+    keypoints: NotRequired[list[str]]
+    """Names of its keypoints, where it has some."""
+    skeleton: NotRequired[list[list[int]]]
+    """Pairs of them to join, counted from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +37,29 @@ class Loaded:
     model: Detector
     cfg: ModelConfig
     categories: list[CategoryName]
+    semantic: list[str]
+    """Names of the classes of semantic maps; empty where the detector makes none."""
+    stuff: list[CategoryName]
+    """Classes of ground in panoptic maps; semantic class s is the s-th of them, from 1. Empty where it makes none."""
 
 
-def save_detector(folder: Path, model: Detector, cfg: ModelConfig, categories: Sequence[CategoryName]) -> None:
+def save_detector(
+    folder: Path,
+    model: Detector,
+    cfg: ModelConfig,
+    categories: Sequence[CategoryName],
+    semantic: Sequence[str] = (),
+    stuff: Sequence[CategoryName] = (),
+) -> None:
     """Write weights and settings into the existing `folder` (stage it: the two files are not one transaction)."""
     from safetensors.torch import save_file
 
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / WEIGHTS)
-    write_json(folder / SETTINGS, {"model": asdict(cfg), "categories": [dict(c) for c in categories]})
+    settings: dict[str, Any] = {"model": asdict(cfg), "categories": [dict(c) for c in categories]}
+    if "semantic" in cfg.tasks:
+        settings |= {"semantic": list(semantic), "stuff": [dict(c) for c in stuff]}
+    write_json(folder / SETTINGS, settings)
 
 
 def load_detector(folder: Path, trusted: Collection[str] = ()) -> Loaded:
@@ -70,7 +88,8 @@ def load_detector(folder: Path, trusted: Collection[str] = ()) -> Loaded:
         raise DataError(
             folder / SETTINGS, f"names code of its own to run, which your settings do not: {', '.join(strangers)}", todo
         )
-    model = build_detector(cfg, len(settings["categories"]))
+    semantic, stuff = settings.get("semantic", []), settings.get("stuff", [])
+    model = build_detector(cfg, len(settings["categories"]), len(semantic))
     if not (folder / WEIGHTS).exists():
         raise DataError(folder / WEIGHTS, "no such file", TRAIN)
     try:
@@ -78,7 +97,7 @@ def load_detector(folder: Path, trusted: Collection[str] = ()) -> Loaded:
     except SafetensorError as error:
         raise DataError(folder / WEIGHTS, f"not a safetensors file ({error})") from error
     load_weights(model, state, folder / WEIGHTS)
-    return Loaded(model.eval(), cfg, settings["categories"])
+    return Loaded(model.eval(), cfg, settings["categories"], semantic, stuff)
 
 
 def save_training(folder: Path, settings: Mapping[str, Any], seed: int, data: str) -> None:

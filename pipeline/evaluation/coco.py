@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation.found import Predictions
 from pipeline.evaluation.metrics import Metrics, Table, defined
+from pipeline.evaluation.rotated import rotated_evaluation
 from pipeline.evaluation.truth import Floats, Truth
 from pipeline.predict.postprocess import Rle
 from pipeline.tasks import TITLE, Task
@@ -99,7 +100,7 @@ class CocoMetrics(Metrics):
 def measure(
     truth: Truth, predictions: Predictions, engine: Engine, max_detections: int = 100, task: Task = "bbox"
 ) -> CocoMetrics:
-    """COCO's metrics of boxes or masks.
+    """COCO's metrics of boxes, masks or rotated boxes.
 
     The best `max_detections` (10 or more; COCO's is 100) of each picture and class count; ties keep the order of the rows.
     Detections are small, medium or large by their own area: a mask's is its pixels'. Raises ValueError for predictions on
@@ -107,6 +108,10 @@ def measure(
     """
     if task == "segm" and (truth.masks_A is None or predictions.masks_D is None):
         raise ValueError("masks can be measured only where truth and predictions have them")
+    if task == "rotated":
+        engine = "pycocotools"  # the one that takes overlaps from outside
+        if truth.rotated_A5 is None or (len(predictions) and predictions.rotated_D5 is None):
+            raise ValueError("rotated boxes can be measured only where truth and predictions have them")
     strangers = np.setdiff1d(predictions.image_ids_D, truth.image_ids_I)
     unknown = np.setdiff1d(predictions.category_ids_D, truth.category_ids_K)
     if len(strangers) or len(unknown):
@@ -184,6 +189,8 @@ def _pycocotools(truth: Truth, predictions: Predictions, limits: list[int], task
     }
     masks_D = predictions.masks_D if task == "segm" else None
     area_D = _area(predictions.boxes_D4) if masks_D is None else np.array([int(coco_mask.area(rle)) for rle in masks_D])
+    if task == "rotated" and predictions.rotated_D5 is not None:
+        area_D = predictions.rotated_D5[:, 2] * predictions.rotated_D5[:, 3]
     crowd_D = np.zeros(len(area_D), int)
     results.dataset = header | {
         "annotations": _records(
@@ -199,7 +206,10 @@ def _pycocotools(truth: Truth, predictions: Predictions, limits: list[int], task
     with contextlib.redirect_stdout(io.StringIO()):  # it has no quiet mode
         labels.createIndex()
         results.createIndex()
-        evaluation = COCOeval(labels, results, task)
+        if task == "rotated":
+            evaluation = rotated_evaluation(labels, results, truth, predictions)
+        else:
+            evaluation = COCOeval(labels, results, task)
         evaluation.params.maxDets = limits
         return _accumulated(evaluation)
 
@@ -259,7 +269,7 @@ def _read_off(truth: Truth, predictions: Predictions, tables: _Tables, max_detec
     }
     return CocoMetrics(
         task=task,
-        numbers={f"{task}/{name}": _mean(values) for name, values in (ap | ar).items()},
+        numbers={f"{task}/{name}": mean_defined(values) for name, values in (ap | ar).items()},
         classes=tuple(_class_metrics(truth, predictions, tables, place, name) for place, name in enumerate(_unique_names(truth))),
         mean=_curve("mean", precision_TRKS[..., ALL]),
         curves=tuple(
@@ -276,13 +286,13 @@ def _class_metrics(truth: Truth, predictions: Predictions, tables: _Tables, plac
         name=name,
         truths=int(((truth.category_ids_A == number) & ~truth.crowd_A).sum()),
         detections=int((predictions.category_ids_D == number).sum()),
-        ap=_mean(precision_TRS[..., ALL]),
-        ap50=_mean(precision_TRS[IOU_50, :, ALL]),
-        ap75=_mean(precision_TRS[IOU_75, :, ALL]),
-        small=_mean(precision_TRS[..., SMALL]),
-        medium=_mean(precision_TRS[..., MEDIUM]),
-        large=_mean(precision_TRS[..., LARGE]),
-        recall=_mean(tables.recall_TKSM[:, place, ALL, -1]),
+        ap=mean_defined(precision_TRS[..., ALL]),
+        ap50=mean_defined(precision_TRS[IOU_50, :, ALL]),
+        ap75=mean_defined(precision_TRS[IOU_75, :, ALL]),
+        small=mean_defined(precision_TRS[..., SMALL]),
+        medium=mean_defined(precision_TRS[..., MEDIUM]),
+        large=mean_defined(precision_TRS[..., LARGE]),
+        recall=mean_defined(tables.recall_TKSM[:, place, ALL, -1]),
     )
 
 
@@ -292,7 +302,7 @@ def _unique_names(truth: Truth) -> list[str]:
     return [f"{n} #{i}" if times[n] > 1 else n for n, i in zip(truth.names, truth.category_ids_K.tolist(), strict=True)]
 
 
-def _mean(values: Floats) -> float:
+def mean_defined(values: Floats) -> float:
     """Mean over the defined values, -1 when none is."""
     defined = values[values > -1]
     return float(np.mean(defined)) if len(defined) else -1.0

@@ -9,13 +9,17 @@ from pycocotools import mask as coco_mask
 
 from pipeline.data.dataset import Split
 from pipeline.evaluation.found import Predictions
+from pipeline.evaluation.rotated import overlaps as rotated_overlaps
 from pipeline.evaluation.truth import Truth
-from pipeline.predict.draw import class_colour, draw_boxes, tint_masks
+from pipeline.predict.draw import class_colour, draw_boxes, draw_rotated, tint_masks
 from pipeline.predict.postprocess import Rle
 from pipeline.predict.preprocess import Pixels, read_image, resize
+from pipeline.predict.skeletons import draw_skeletons
 
 SHOWN_SIDE = 640
 """Longer side of a picture on the sheet, in pixels; larger ones are shrunk to it."""
+COCO_HALF = np.array([0.5, 0.5, 0], np.float32)
+"""From COCO's pixel indices of keypoints to continuous pixels."""
 GAP = 8
 """White pixels between truth and detections."""
 
@@ -72,7 +76,9 @@ def truth_panel(split: Split, truth: Truth, row: int) -> Pixels:
     labels = np.flatnonzero(truth.image_ids_A == truth.image_ids_I[row])
     notes = [" (crowd)" if crowd else "" for crowd in truth.crowd_A[labels].tolist()]
     masks = None if truth.masks_A is None else [truth.masks_A[label] for label in labels.tolist()]
-    return _panel(split, truth, row, truth.boxes_A4[labels], truth.category_ids_A[labels], notes, masks)
+    rotated = None if truth.rotated_A5 is None else truth.rotated_A5[labels]
+    points = None if truth.keypoints_AK3 is None else truth.keypoints_AK3[labels] + COCO_HALF
+    return _panel(split, truth, row, truth.boxes_A4[labels], truth.category_ids_A[labels], notes, masks, rotated, points)
 
 
 def detection_panel(split: Split, truth: Truth, predictions: Predictions, row: int, score: float) -> Pixels:
@@ -81,7 +87,9 @@ def detection_panel(split: Split, truth: Truth, predictions: Predictions, row: i
     shown = found.scores_D >= score
     notes = [f" {value:.2f}" for value in found.scores_D[shown].tolist()]
     masks = None if found.masks_D is None else [found.masks_D[place] for place in np.flatnonzero(shown).tolist()]
-    return _panel(split, truth, row, found.boxes_D4[shown], found.category_ids_D[shown], notes, masks)
+    rotated = None if found.rotated_D5 is None else found.rotated_D5[shown]
+    points = None if found.keypoints_DK3 is None else found.keypoints_DK3[shown]
+    return _panel(split, truth, row, found.boxes_D4[shown], found.category_ids_D[shown], notes, masks, rotated, points)
 
 
 def beside(panels: Sequence[Pixels]) -> Pixels:
@@ -98,6 +106,8 @@ def _panel(
     category_ids_B: NDArray[np.int64],
     notes: Sequence[str],
     masks_B: Sequence[Rle] | None,
+    rotated_B5: NDArray[np.float64] | None,
+    keypoints_BK3: NDArray[np.float32] | None,
 ) -> Pixels:
     image = read_image(split.path(row))
     places = np.searchsorted(truth.category_ids_K, category_ids_B).tolist()
@@ -106,7 +116,13 @@ def _panel(
     shrink = min(1.0, SHOWN_SIDE / max(image.shape[:2]))
     small = resize(image, max(1, round(image.shape[0] * shrink)), max(1, round(image.shape[1] * shrink)))
     captions = [truth.names[place] + note for place, note in zip(places, notes, strict=True)]
-    return draw_boxes(small, boxes_B4 * shrink, captions, colours)
+    if rotated_B5 is not None:
+        return draw_rotated(small, rotated_B5 * np.array([shrink] * 4 + [1]), captions, colours)
+    drawn = draw_boxes(small, boxes_B4 * shrink, captions, colours)
+    if keypoints_BK3 is None or not truth.skeletons:
+        return drawn
+    points = [own_K3[: len(truth.keypoint_names[place])] for own_K3, place in zip(keypoints_BK3, places, strict=True)]
+    return draw_skeletons(drawn, drawn.shape[0] / image.shape[0], points, [truth.skeletons[place] for place in places], colours)
 
 
 def _rate(row: int, image_id: int, truth: Truth, predictions: Predictions, score: float) -> Rating:
@@ -115,8 +131,14 @@ def _rate(row: int, image_id: int, truth: Truth, predictions: Predictions, score
     kept = np.flatnonzero(detections.scores_D >= score)
     kept = kept[np.argsort(-detections.scores_D[kept], kind="stable")]
     free_A = ~truth.crowd_A[labels]
-    inter_DA, iou_DA = _overlaps(detections.boxes_D4[kept], truth.boxes_A4[labels])
-    area_D = np.prod(detections.boxes_D4[kept, 2:] - detections.boxes_D4[kept, :2], axis=1)
+    if truth.rotated_A5 is not None and detections.rotated_D5 is not None:
+        found_D5, truth_A5 = detections.rotated_D5[kept], truth.rotated_A5[labels]
+        iou_DA = rotated_overlaps(found_D5, truth_A5, np.zeros(len(labels), bool))
+        area_D = found_D5[:, 2] * found_D5[:, 3]
+        inter_DA = rotated_overlaps(found_D5, truth_A5, np.ones(len(labels), bool)) * area_D[:, None]
+    else:
+        inter_DA, iou_DA = _overlaps(detections.boxes_D4[kept], truth.boxes_A4[labels])
+        area_D = np.prod(detections.boxes_D4[kept, 2:] - detections.boxes_D4[kept, :2], axis=1)
     same_DA = detections.category_ids_D[kept][:, None] == truth.category_ids_A[labels][None, :]
     crowded_DA = same_DA & truth.crowd_A[labels][None, :] & (inter_DA >= 0.5 * area_D[:, None])
     found = false = 0

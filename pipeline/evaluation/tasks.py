@@ -6,13 +6,25 @@ from functools import partial
 from pipeline.errors import UserError
 from pipeline.evaluation.coco import Engine, measure
 from pipeline.evaluation.found import Predictions
+from pipeline.evaluation.keypoints import measure_keypoints
 from pipeline.evaluation.metrics import Metrics
+from pipeline.evaluation.panoptic import measure_panoptic
+from pipeline.evaluation.proposals import measure_proposals
+from pipeline.evaluation.semantic import measure_semantic
 from pipeline.evaluation.truth import Truth
 from pipeline.tasks import TITLE, Task
 
 Measure = Callable[[Truth, Predictions, Engine, int], Metrics]
 """From truth, predictions, COCO's engine and the most detections per picture to figures."""
-MEASURES: dict[Task, Measure] = {"bbox": partial(measure, task="bbox"), "segm": partial(measure, task="segm")}
+MEASURES: dict[Task, Measure] = {
+    "bbox": partial(measure, task="bbox"),
+    "segm": partial(measure, task="segm"),
+    "keypoints": measure_keypoints,
+    "proposals": measure_proposals,
+    "semantic": measure_semantic,
+    "panoptic": measure_panoptic,
+    "rotated": partial(measure, task="rotated"),
+}
 
 
 def evaluate_all(truth: Truth, predictions: Predictions, engine: Engine, max_detections: int = 100) -> dict[Task, Metrics]:

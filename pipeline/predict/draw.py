@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.predict.preprocess import Pixels
+from pipeline.predict.rotated import corners
 
 READABLE_SIDE = 640
 """Pictures whose longer side is below this, in pixels, are enlarged by a whole factor first, so that captions can be read."""
@@ -56,6 +57,27 @@ def draw_boxes(
     return _annotate(image, scaled_D4, [captions[row] for row in rows], [chosen[row] for row in rows])
 
 
+def draw_rotated(
+    image_HW3: Pixels,
+    boxes_D5: NDArray[np.floating],
+    captions: Sequence[str],
+    colours: Sequence[tuple[int, int, int]] | None = None,
+) -> Pixels:
+    """`draw_boxes` of rotated boxes (cx, cy, w, h, degrees): the turned outlines, a caption above each one's highest corner."""
+    import cv2
+
+    boxes_D5 = np.asarray(boxes_D5, np.float64).reshape(-1, 5)
+    rows = np.flatnonzero(np.isfinite(boxes_D5).all(axis=1)).tolist()
+    chosen = [class_colour(0)] * len(boxes_D5) if colours is None else list(colours)
+    factor = _enlargement(*image_HW3.shape[:2])
+    image = draw_boxes(image_HW3, np.zeros((0, 4)), [])
+    corners_D42 = corners(boxes_D5[rows]) * factor
+    for outline_42, row in zip(corners_D42, rows, strict=True):
+        cv2.polylines(image, [np.rint(outline_42 * 16).astype(np.int32)], True, chosen[row], 1, cv2.LINE_AA, 4)
+    highest_D2 = np.array([outline_42[outline_42[:, 1].argmin()] for outline_42 in corners_D42]).reshape(-1, 2)
+    return _captioned(image, highest_D2, [captions[row] for row in rows], [chosen[row] for row in rows])
+
+
 def tint_masks(image_HW3: Pixels, masks: Iterable[NDArray[np.bool_]], colours: Iterable[tuple[int, int, int]]) -> Pixels:
     """A copy of the RGB picture with each mask [H, W] tinted in its colour, its edge in full colour; one mask after the other."""
     tinted = image_HW3.copy()
@@ -67,6 +89,57 @@ def tint_masks(image_HW3: Pixels, masks: Iterable[NDArray[np.bool_]], colours: I
                 inner_HW &= np.roll(mask_HW, step, axis)
         tinted[mask_HW & ~inner_HW] = colour
     return tinted
+
+
+def draw_regions(
+    image_HW3: Pixels,
+    ids_HW: NDArray[np.integer],
+    captions: Sequence[str],
+    colours: Sequence[tuple[int, int, int]],
+) -> Pixels:
+    """A copy of the RGB picture with its regions tinted and named: region s of `ids` (0 = none) has captions[s - 1].
+
+    Small pictures come back enlarged by a whole factor, as from `draw_boxes`. An empty caption only tints.
+    """
+    there = [number for number in np.unique(ids_HW).tolist() if number > 0]
+    tinted = tint_masks(image_HW3, (ids_HW == number for number in there), [colours[number - 1] for number in there])
+    factor = _enlargement(*image_HW3.shape[:2])
+    height, width = image_HW3.shape[0] * factor, image_HW3.shape[1] * factor
+    image = np.array(Image.fromarray(tinted).resize((width, height), Image.Resampling.NEAREST))
+    named = [number for number in there if captions[number - 1]]
+    points = [_middle(ids_HW == number) for number in named]
+    boxes_D4 = np.array([[x, y, x + 1, y + 1] for x, y in points], np.float64).reshape(-1, 4) * factor
+    texts, shades = [captions[number - 1] for number in named], [colours[number - 1] for number in named]
+    return _caption(image, boxes_D4, texts, shades) if named else image
+
+
+def _middle(mask_HW: NDArray[np.bool_]) -> tuple[int, int]:
+    """(x, y) of a pixel of the mask, near its middle row and in the middle of that row's longest run."""
+    rows = np.flatnonzero(mask_HW.any(axis=1))
+    y = int(rows[len(rows) // 2])
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask_HW[y].astype(np.int8), [0]])))
+    longest = int(np.argmax(edges[1::2] - edges[::2]))
+    return int(edges[2 * longest] + edges[2 * longest + 1] - 1) // 2, y
+
+
+def _caption(image: Pixels, boxes_D4: NDArray[np.float64], texts: list[str], colours: list[tuple[int, int, int]]) -> Pixels:
+    import supervision as sv
+
+    distinct = sorted(set(colours))
+    palette = sv.ColorPalette([sv.Color(*colour) for colour in distinct])
+    text = sv.LabelAnnotator(
+        color=palette,
+        text_color=sv.Color.WHITE,
+        text_scale=0.4,
+        text_thickness=1,
+        text_padding=2,
+        text_position=sv.Position.CENTER,
+    )
+    canvas = np.ascontiguousarray(image[:, :, ::-1])  # supervision draws with OpenCV, whose colours are BGR
+    lookup = np.array([distinct.index(colour) for colour in colours])
+    labelled = sv.Detections(xyxy=boxes_D4.astype(np.float32))
+    canvas = text.annotate(canvas, labelled, labels=texts, custom_color_lookup=lookup)
+    return np.ascontiguousarray(canvas[:, :, ::-1])
 
 
 def _enlargement(height: int, width: int) -> int:
@@ -94,4 +167,24 @@ def _annotate(
         anchors_D4[:, 1] = np.maximum(anchors_D4[:, 1], CAPTION_HEIGHT)  # a caption above the upper edge would be cut off
         labelled, shown = sv.Detections(xyxy=anchors_D4), [captions[row] for row in named]
         canvas = text.annotate(canvas, labelled, labels=shown, custom_color_lookup=lookup[named])
+    return np.ascontiguousarray(canvas[:, :, ::-1])
+
+
+def _captioned(image: Pixels, places_D2: NDArray[np.float64], captions: list[str], colours: list[tuple[int, int, int]]) -> Pixels:
+    """The picture with a caption above each place that has one."""
+    import supervision as sv
+
+    named = [row for row, caption in enumerate(captions) if caption]
+    if not named:
+        return image
+    distinct = sorted(set(colours))
+    palette = sv.ColorPalette([sv.Color(*colour) for colour in distinct])
+    inside_D2 = np.clip(places_D2[named], [0, CAPTION_HEIGHT], [image.shape[1] - 1, image.shape[0] - 1])
+    text = sv.LabelAnnotator(color=palette, text_color=sv.Color.WHITE, text_scale=0.4, text_thickness=1, text_padding=2)
+    canvas = text.annotate(
+        np.ascontiguousarray(image[:, :, ::-1]),  # supervision draws with OpenCV, whose colours are BGR
+        sv.Detections(xyxy=np.concatenate([inside_D2, inside_D2 + 1], axis=1).astype(np.float32)),
+        labels=[captions[row] for row in named],
+        custom_color_lookup=np.array([distinct.index(colours[row]) for row in named]),
+    )
     return np.ascontiguousarray(canvas[:, :, ::-1])

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 class RawDetections(TypedDict):
     """What a backend gives for a batch, in the network's frame; row d of image n is real when d < count[n]."""
 
-    boxes: NDArray[np.float32]
-    """[N, D, 4] (x1, y1, x2, y2)."""
+    boxes: NotRequired[NDArray[np.float32]]
+    """[N, D, 4] (x1, y1, x2, y2), where the detector finds upright boxes."""
+    rotated: NotRequired[NDArray[np.float32]]
+    """[N, D, 5] (cx, cy, w, h, degrees), where it finds rotated ones."""
     scores: NDArray[np.float32]
     """[N, D], falling."""
     labels: NDArray[np.int64]
@@ -19,6 +21,10 @@ class RawDetections(TypedDict):
     """[N]."""
     masks: NotRequired[NDArray[np.float32]]
     """[N, D, M, M] probabilities in the frames of the boxes, where the detector finds masks."""
+    heatmaps: NotRequired[NDArray[np.float32]]
+    """[N, D, K, M, M] logits in the frames of the boxes, where the detector finds keypoints."""
+    semantic: NotRequired[NDArray[np.float32]]
+    """[N, C, h, w] logits of the semantic classes at a coarser stride, where the detector finds them."""
 
 
 class Rle(TypedDict):

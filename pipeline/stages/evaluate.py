@@ -9,6 +9,7 @@ from pipeline.evaluation.coco import CocoMetrics
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.evaluation.found import Predictions
 from pipeline.evaluation.inference import TorchBackend, predict_with, require_classes
+from pipeline.evaluation.map_pictures import rate_maps, truth_beside_maps, worst_and_best_maps
 from pipeline.evaluation.metrics import Metrics
 from pipeline.evaluation.pictures import rate_pictures, truth_beside_detections, worst_and_best
 from pipeline.evaluation.tasks import evaluate_all
@@ -33,13 +34,13 @@ def run(cfg: EvaluateStage) -> None:
 
     backend = TorchBackend(detector.model.to(device), device.type)
     predictions = predict_with(backend, detector, split, cfg.evaluate.batch, "evaluate")
-    truth = Truth.of(split, dataset.info.categories, detector.cfg.tasks)
+    truth = Truth.of(split, dataset.info.categories, detector.cfg.tasks, cfg.evaluate.keypoint_sigma)
     found = evaluate_all(truth, predictions, cfg.evaluate.engine, cfg.evaluate.max_detections)
     curved = [metrics for metrics in found.values() if isinstance(metrics, CocoMetrics)]
 
     with staged(cfg.layout.reports("evaluate")) as out:
         write_json(out / "metrics.json", {name: value for metrics in found.values() for name, value in metrics.flat().items()})
-        write_json(out / "predictions.json", predictions.to_coco())
+        write_json(out / "predictions.json", predictions.to_coco(truth.keypoint_counts()))
         write_atomically(out / "plots/pr.csv", curves.pr_table(curved))
         write_atomically(out / "plots/classes.csv", curves.class_table(curved))
         page(split, truth, predictions, found, cfg.evaluate).write(out / "index.html")
@@ -51,13 +52,22 @@ def page(split: Split, truth: Truth, predictions: Predictions, found: Mapping[Ta
     for task, metrics in found.items():
         of = "" if task == "bbox" else f" of {TITLE[task]}"
         report.facts({f"{name}{of}": metrics.figure(name) for name in metrics.shown})
-    report.facts({"labels": len(truth.area_A), "detections": len(predictions)})
+    if has_detections(truth):
+        report.facts({"labels": len(truth.area_A), "detections": len(predictions)})
     for metrics in found.values():
         for table in metrics.tables():
             report.table(table.heading, table.columns, table.rows, table.note)
     for task, metrics in found.items():
         if isinstance(metrics, CocoMetrics):
             report.plot(f"Precision and recall of {TITLE[task]}", curves.figure(metrics))
+    if predictions.semantic is not None:
+        rated = rate_maps(truth, predictions)
+        note = "Truth on the left, what was found on the right."
+        for heading, chosen in zip(("Worst maps", "Best maps"), worst_and_best_maps(rated, evaluate.sheet), strict=True):
+            if chosen:
+                report.pictures(heading, [truth_beside_maps(split, truth, predictions, rating) for rating in chosen], note)
+    if not has_detections(truth):
+        return report
     score = evaluate.drawing_score
     note = f"Labels on the left, detections with a score of at least {score:g} on the right; F1 at IoU 0.5."
     worst, best = worst_and_best(rate_pictures(truth, predictions, score), evaluate.sheet)
@@ -67,3 +77,8 @@ def page(split: Split, truth: Truth, predictions: Predictions, found: Mapping[Ta
                 heading, [truth_beside_detections(split, truth, predictions, rating, score) for rating in ratings], note
             )
     return report
+
+
+def has_detections(truth: Truth) -> bool:
+    """Whether anything but maps is measured."""
+    return any(task not in ("semantic", "panoptic") for task in truth.tasks)

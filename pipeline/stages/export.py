@@ -16,13 +16,14 @@ from pipeline.deploy.quantization import write_int8
 from pipeline.deploy.recipe import Recipe, read_recipe
 from pipeline.detector.weights import Loaded, load_detector, read_training
 from pipeline.evaluation.found import Predictions
-from pipeline.evaluation.inference import Backend, TorchBackend, predict_with, require_classes
-from pipeline.evaluation.pictures import beside, detection_panel
+from pipeline.evaluation.inference import Backend, TorchBackend, merging_of, network_input, predict_with, require_classes
+from pipeline.evaluation.map_pictures import found_panel
+from pipeline.evaluation.pictures import beside
 from pipeline.evaluation.tasks import evaluate_all
 from pipeline.evaluation.truth import Truth
 from pipeline.files import digest_file, staged, write_atomically, write_json
 from pipeline.layout import TIMING
-from pipeline.predict.preprocess import prepare, read_image, stack
+from pipeline.predict.preprocess import read_image
 from pipeline.predict.session import OnnxBackend
 from pipeline.report import Report
 from pipeline.settings import ExportStage
@@ -53,7 +54,7 @@ def run(cfg: ExportStage) -> None:
         # The same file as hosts with exact integer products run it: a loss there counts as much as one here.
         backends["int8_exact"] = OnnxBackend(out / FILES["int8"], work, optimize=False)
         found = {name: predict_with(run, detector, split, cfg.export.batch, f"export: {name}") for name, run in backends.items()}
-        truth = Truth.of(split, dataset.info.categories, detector.cfg.tasks)
+        truth = Truth.of(split, dataset.info.categories, detector.cfg.tasks, cfg.evaluate.keypoint_sigma)
         parities = compare(truth, found, cfg)
         write_json(out / "deploy.json", description(detector, out, parities))
         facts = card_facts(cfg, detector, dataset, parities, recipe, count_int8(onnx.load(str(out / FILES["int8"]))))
@@ -85,8 +86,9 @@ def card_facts(
 
 def latency(backend: Backend, split: Split, detector: Loaded) -> float:
     """Milliseconds of the first picture of `split` in the backend."""
-    pixels_N3HW, sizes_N2 = stack([prepare(read_image(split.path(0)), detector.cfg.input)], detector.model.divisor)
-    return milliseconds(lambda: backend(pixels_N3HW, sizes_N2))
+    model, picture = detector.model, read_image(split.path(0))
+    feed = network_input(split, [0], [picture], detector.cfg.input, model.divisor, model.takes_proposals)
+    return milliseconds(lambda: backend(*feed.values()))
 
 
 def compare(truth: Truth, found: dict[str, Predictions], cfg: ExportStage) -> list[Parity]:
@@ -105,11 +107,24 @@ def description(detector: Loaded, out: Path, parities: Sequence[Parity]) -> dict
         for name, metrics in parity.metrics.items():
             by_class = "per_class" if parity.task == "bbox" else f"per_class_{parity.task}"
             measured[name] |= {**metrics.numbers, by_class: metrics.per_class}
+    maps: dict[str, object] = {}
+    if "semantic" in detector.cfg.tasks:
+        merging = merging_of(detector.cfg, [category["id"] for category in detector.stuff])
+        maps = {"semantic": detector.semantic, "stuff": detector.stuff, "merging": merging and asdict(merging)}
+    keypoints: dict[str, object] = {}
+    if "keypoints" in detector.cfg.tasks:
+        own = [category.get("skeleton", []) for category in detector.categories]
+        keypoints = {
+            "keypoints": [category.get("keypoints", []) for category in detector.categories],
+            "skeletons": [[[a - 1, b - 1] for a, b in pairs] for pairs in own],
+        }
     return {
         "input": asdict(detector.cfg.input),
         "divisor": detector.model.divisor,
         "classes": [category["name"] for category in detector.categories],
         "category_ids": [category["id"] for category in detector.categories],
+        **maps,
+        **keypoints,
         "files": {name: {"file": file, "digest": digest_file(out / file)} for name, file in FILES.items()},
         "tasks": list(detector.cfg.tasks),
         "outputs": [output.name for output in onnx.load(str(out / FILES["onnx"]), load_external_data=False).graph.output],
@@ -135,7 +150,7 @@ def write_page(cfg: ExportStage, split: Split, truth: Truth, found: dict[str, Pr
     score = cfg.evaluate.drawing_score
     shown = [
         (
-            beside([detection_panel(split, truth, found[name], row, score) for name in shown_backends]),
+            beside([found_panel(split, truth, found[name], row, score) for name in shown_backends]),
             split.images.file_names[row],
         )
         for row in range(min(cfg.export.pictures, len(split.images)))

@@ -1,6 +1,6 @@
 """Quantize: trace the detector once, observe it on training pictures, measure each convolution, and decide what becomes INT8."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,13 +11,14 @@ from pipeline.deploy.count import Counts, count_int8
 from pipeline.deploy.host import reduced_range
 from pipeline.deploy.onnx import export_onnx
 from pipeline.deploy.quantization import Feed, Pictures, calibrate, plan, quantized, read_ranges
+from pipeline.deploy.raw_heads import region_feed
 from pipeline.deploy.recipe import Recipe
 from pipeline.deploy.selection import Choice, HeldPictures, choose, most_in_float, require_share
 from pipeline.deploy.sensitivity import Bench, Sensitivities
-from pipeline.detector.settings.parts import InputConfig
-from pipeline.detector.weights import load_detector
+from pipeline.detector.weights import Loaded, load_detector
+from pipeline.evaluation.inference import merging_of, network_input
 from pipeline.files import staged, write_json
-from pipeline.predict.preprocess import prepare, read_image, stack
+from pipeline.predict.preprocess import read_image
 from pipeline.progress import Progress
 from pipeline.report import Report
 from pipeline.settings import QuantizeStage
@@ -33,7 +34,7 @@ def run(cfg: QuantizeStage) -> None:
     detector, dataset = load_detector(cfg.layout.detector, cfg.trusted), open_dataset(cfg.layout.validated)
     train = dataset.split("train")
     pictures = Pictures.draw(len(train.images), cfg.quantize, cfg.seed)
-    feed = partial(feeds, train, input=detector.cfg.input, divisor=detector.model.divisor)
+    feed = partial(feeds, train, detector=detector, complete=region_feed(detector.model))
     work = cfg.compute.threads_each()
 
     with staged(cfg.layout.quantized) as out:
@@ -50,7 +51,8 @@ def run(cfg: QuantizeStage) -> None:
             sensitivities = bench.layers(everything, lambda done: progress.show(done, ""))
         held = train.take_images(list(pictures.held))
         tasks = detector.cfg.tasks
-        judge = HeldPictures(held, dataset.info.categories, detector.cfg.input, detector.model.divisor, work, tasks)
+        merging = merging_of(detector.cfg, [category["id"] for category in detector.stuff])
+        judge = HeldPictures(held, dataset.info.categories, detector.cfg.input, detector.model.divisor, work, tasks, merging)
         most = most_in_float(everything, cfg.quantize.share_least)
         choice = choose(
             sensitivities.worst_first(), most, cfg.quantize.held_loss, lambda kept: judge.losses(graph, ranges, planned(kept))
@@ -143,8 +145,9 @@ def write_page(cfg: QuantizeStage, result: Result) -> None:
     page.write(cfg.layout.reports("quantize") / "index.html")
 
 
-def feeds(split: Split, rows: Sequence[int], *, input: InputConfig, divisor: int) -> Iterator[Feed]:
-    """One picture at a time as the exported graph takes it."""
+def feeds(split: Split, rows: Sequence[int], *, detector: Loaded, complete: Callable[[Feed], Feed]) -> Iterator[Feed]:
+    """One picture at a time as the exported graph takes it; `complete` adds what the file of raw heads takes beside."""
+    model = detector.model
     for row in rows:
-        pixels_N3HW, sizes_N2 = stack([prepare(read_image(split.path(row)), input)], divisor)
-        yield {"pixels": pixels_N3HW, "sizes": sizes_N2}
+        images = [read_image(split.path(row))]
+        yield complete(network_input(split, [row], images, detector.cfg.input, model.divisor, model.takes_proposals))

@@ -1,25 +1,32 @@
 """One process of train: the only one, or a rank among several. The first one writes the results."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.data.augment import Augmentation
-from pipeline.data.dataset import Dataset, Split, open_dataset
+from pipeline.data.dataset import Category, Dataset, Split, open_dataset
+from pipeline.data.keypoints import mirror_table, pictures_with_keypoints
 from pipeline.data.loader import Batch, TrainingPictures, training_batches
-from pipeline.data.needs import require_labels
-from pipeline.data.sampler import StepSampler
+from pipeline.data.needs import require_labels, require_proposals
+from pipeline.data.sampler import StepSampler, pictures_per_class, repeat_factors
 from pipeline.detector.build import build_detector
+from pipeline.detector.classification import tell_frequencies
+from pipeline.detector.config import takes_proposals
 from pipeline.detector.pretrained.backbone import load_pretrained
 from pipeline.detector.pretrained.checkpoint import load_checkpoint
+from pipeline.detector.settings.keypoints import KeypointConfig
 from pipeline.detector.weights import save_detector, save_training
-from pipeline.errors import DataError
-from pipeline.evaluation.inference import TorchBackend, predict_split
+from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation.inference import TorchBackend, merging_of, predict_split
 from pipeline.evaluation.tasks import evaluate_all
-from pipeline.evaluation.truth import Truth
+from pipeline.evaluation.truth import CategoryLike, Truth, found_categories
 from pipeline.files import locked, staged, write_json
 from pipeline.settings import TrainStage
 from pipeline.training.checkpoint import Checkpoints
@@ -56,15 +63,19 @@ def fit(cfg: TrainStage, work: Path, ranks: Ranks, show: Callable[[int, Mapping[
     dataset = open_dataset(cfg.layout.validated)
     for name in ("train", "val"):
         require_labels(dataset, name, cfg.model.tasks, cfg.layout.validated)
-    pictures = training_pictures(dataset.split("train"), cfg)
-    model = build_detector(cfg.model, num_classes=len(dataset.classes))
-    whole = load_checkpoint(model, cfg.model, len(dataset.classes))
+        if takes_proposals(cfg.model):
+            require_proposals(dataset, name, cfg.layout.validated)
+    pictures = training_pictures(dataset.split("train"), cfg, dataset.info.categories)
+    found = found_categories(dataset.info.categories, cfg.model.tasks)
+    model = build_detector(cfg.model, num_classes=len(found), semantic_classes=len(dataset.info.semantic))
+    tell_frequencies(model, torch.from_numpy(pictures_per_class(dataset.split("train").annotations, len(dataset.classes))))
+    whole = load_checkpoint(model, cfg.model, len(found))
     backbone = load_pretrained(model, cfg.model) if whole is None else None
     if ranks.first:
         weights = f"weights: {whole}" if whole else f"backbone weights: {backbone.source if backbone else 'random'}"
         print(f"train: {len(dataset.classes)} classes; {weights}", flush=True)
-    if cfg.train.sync_norm and ranks.count > 1:
-        sync_norms(model)
+    if ranks.count > 1:
+        sync_norms(model, every=cfg.train.sync_norm)
     model.to(device)
 
     final: dict[str, float] = {}
@@ -81,30 +92,54 @@ def fit(cfg: TrainStage, work: Path, ranks: Ranks, show: Callable[[int, Mapping[
     best = train(model, batches, cfg.train, device, cfg.seed, log, validate, ranks, checkpoints)
     if ranks.first:
         with staged(cfg.layout.detector) as out:
-            categories = [{"id": category.id, "name": category.name} for category in dataset.info.categories]
-            save_detector(out, best, cfg.model, categories)  # type: ignore[arg-type]
+            stuff = [{"id": category.id, "name": category.name} for category in dataset.info.stuff]
+            categories = [described(category) for category in found]
+            save_detector(out, best, cfg.model, categories, dataset.info.semantic, stuff)  # type: ignore[arg-type]
             save_training(out, asdict(cfg.train), cfg.seed, dataset.info.digest)
         metrics = {name: value for name, value in final.items() if is_reproducible(name)}
         write_json(cfg.layout.reports("train") / "metrics.json", metrics)
 
 
-def training_pictures(split: Split, cfg: TrainStage) -> TrainingPictures:
+def training_pictures(split: Split, cfg: TrainStage, classes: Sequence[Category] = ()) -> TrainingPictures:
     """The endless stream of augmented training pictures."""
     if not split.images.file_names:
         raise DataError(cfg.layout.validated, "the train split holds no picture", "give it more data, or lower dataset.split.val")
+    split, mirrors_CK = with_keypoints(split, cfg, classes)
     augment = cfg.train.augment
     augmentation = Augmentation(
         cfg.model.input.short_side, cfg.model.input.long_side, augment.flip, augment.scale, augment.crop, augment.crop_least
     )
-    return TrainingPictures(split, augmentation, cfg.model.input.channels, cfg.seed, cfg.model.tasks)
+    rare = cfg.train.repeat_rare
+    repeats = None if rare is None else repeat_factors(split.annotations, len(split.images), rare)
+    channels, proposals = cfg.model.input.channels, takes_proposals(cfg.model)
+    return TrainingPictures(split, augmentation, channels, cfg.seed, cfg.model.tasks, proposals, repeats, mirrors_CK)
+
+
+def with_keypoints(split: Split, cfg: TrainStage, classes: Sequence[Category]) -> tuple[Split, NDArray[np.int64] | None]:
+    """The pictures that teach a keypoint head, and what mirrors make of the classes' keypoints; without such a head all, None."""
+    roi = getattr(cfg.model, "roi", None)
+    keypoint: KeypointConfig | None = getattr(roi, "keypoint", None)
+    if keypoint is None:
+        return split, None
+    mirrors_CK = mirror_table(classes)
+    if mirrors_CK.shape[1] > keypoint.keypoints:
+        rule = f"must be at least {mirrors_CK.shape[1]}: a class of the dataset has so many keypoints"
+        raise ConfigError("model.roi.keypoint.keypoints", keypoint.keypoints, rule)
+    rows = pictures_with_keypoints(split, keypoint.least_visible)
+    if not len(rows):
+        wrong = f"no picture of the split {split.name} has {keypoint.least_visible} visible keypoints"
+        raise DataError(cfg.layout.validated, wrong, "lower model.roi.keypoint.least_visible")
+    return split.take_images(rows), mirrors_CK
 
 
 def validation(model: nn.Module, step: int, dataset: Dataset, cfg: TrainStage) -> dict[str, float]:
     """The two most telling figures of each task of the model as it is now, on the validation split."""
     backend = TorchBackend(model, cfg.compute.device)
-    ids = [category.id for category in dataset.info.categories]
+    ids = [category.id for category in found_categories(dataset.info.categories, cfg.model.tasks)]
     split = dataset.split("val")
-    predictions = predict_split(backend, split, cfg.model.input, model.divisor, cfg.train.batch, ids)  # type: ignore[arg-type]
+    merging = merging_of(cfg.model, [category.id for category in dataset.info.stuff])
+    divisor: int = model.divisor  # type: ignore[assignment]
+    predictions = predict_split(backend, split, cfg.model.input, divisor, cfg.train.batch, ids, merging=merging)
     truth = Truth.of(split, dataset.info.categories, cfg.model.tasks)
     return {
         f"val/{task}/{name}": metrics.numbers[f"{task}/{name}"]
@@ -112,6 +147,13 @@ def validation(model: nn.Module, step: int, dataset: Dataset, cfg: TrainStage) -
         for name in metrics.shown[:2]
         if metrics.figure(name) is not None
     }
+
+
+def described(category: CategoryLike) -> dict[str, object]:
+    """What a saved detector knows of a class: id and name, and keypoints where it has some."""
+    names, skeleton = getattr(category, "keypoints", ()), getattr(category, "skeleton", ())
+    keypoints = {"keypoints": list(names), "skeleton": [list(pair) for pair in skeleton]} if names else {}
+    return {"id": category.id, "name": category.name} | keypoints
 
 
 def is_reproducible(name: str) -> bool:

@@ -117,6 +117,9 @@ class TrainConfig:
     clip: float
     """Largest gradient norm; larger gradients are scaled down to it. 0 switches clipping off."""
     augment: Augment
+    repeat_rare: float | None
+    """Show pictures of rare classes more often: a class that fewer than this share of the pictures hold is sampled as often as
+    sqrt(share / frequency) times (0.001 suits LVIS); null shows every picture once per lap."""
     validate_every: int
     """Steps between measurements of AP on the validation split; 0 measures only at the end."""
     log_every: int
@@ -133,6 +136,8 @@ class TrainConfig:
             raise ConfigError("train.checkpoint_every", self.checkpoint_every, "must be 0 (none) or a number of steps")
         if self.validate_every < 0:
             raise ConfigError("train.validate_every", self.validate_every, "must be 0 (only at the end) or a number of steps")
+        if self.repeat_rare is not None and not 0 < self.repeat_rare <= 1:
+            raise ConfigError("train.repeat_rare", self.repeat_rare, "must be a share of the pictures in (0, 1], or null")
         if self.clip < 0:
             raise ConfigError("train.clip", self.clip, "must be 0 (off) or the largest norm allowed")
 

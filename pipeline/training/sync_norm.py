@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from pipeline.detector.norms import SyncBatchNorm2d
+
 
 class _SumOverRanks(torch.autograd.Function):
     """Sum of each rank's tensor; a gradient of the sum flows back to every rank."""
@@ -54,12 +56,15 @@ def synced_norm(norm: nn.BatchNorm2d, x_NCHW: Tensor) -> Tensor:
     return y.type_as(x_NCHW)
 
 
-def sync_norms(model: nn.Module) -> nn.Module:
-    """Make every batch norm in `model` a synced one, with the same parameters under the same names."""
+def sync_norms(model: nn.Module, every: bool = True) -> nn.Module:
+    """Make the batch norms in `model` synced ones, with the same parameters under the same names.
+
+    Without `every` only those that the model's settings call `sync`.
+    """
     for module in model.modules():
-        if type(module) is nn.BatchNorm2d:
+        if type(module) is SyncBatchNorm2d or (every and type(module) is nn.BatchNorm2d):
             module.__class__ = SyncedBatchNorm2d
-        elif type(module).__name__ == "BatchNormAct2d":
+        elif every and type(module).__name__ == "BatchNormAct2d":
             module.__class__ = _with_activation(type(module))
     return model
 

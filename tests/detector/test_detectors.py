@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,24 +12,31 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipeline.detector.build import build_detector
 from pipeline.detector.compact import compact
-from pipeline.detector.config import ModelConfig, ProposalNetworkConfig
+from pipeline.detector.config import ModelConfig
 from pipeline.detector.losses import Losses
 from pipeline.structures import Images, Polygons, Targets
-from tests.detector.models import batch, diamonds, lively, tiny_masks, tiny_one_stage, tiny_two_stage
-
-
-def tiny_proposals() -> ProposalNetworkConfig:
-    two = tiny_two_stage()
-    return ProposalNetworkConfig(
-        kind="rpn", input=two.input, backbone=two.backbone, fpn=two.fpn, anchors=two.anchors, rpn=two.rpn
-    )
-
+from tests.detector.models import (
+    batch,
+    lively,
+    read_config,
+    taught,
+    tiny_federated,
+    tiny_masks,
+    tiny_one_stage,
+    tiny_two_stage,
+)
 
 CONFIGS: dict[str, tuple[Callable[[], ModelConfig], int]] = {
     "faster_rcnn": (tiny_two_stage, 3),
     "mask_rcnn": (tiny_masks, 3),
+    "fast_rcnn": (lambda: read_config("fast_rcnn_tiny"), 3),
+    "cascade": (lambda: read_config("cascade_mask_rcnn_tiny"), 3),
+    "c4": (lambda: read_config("mask_rcnn_c4_tiny"), 3),
+    "lvis": (tiny_federated, 40),
+    "keypoint_rcnn": (partial(read_config, "keypoint_rcnn_tiny"), 3),
+    "point_rend": (partial(read_config, "point_rend_tiny"), 3),
     "retinanet": (tiny_one_stage, 3),
-    "rpn": (tiny_proposals, 1),
+    "rpn": (partial(read_config, "rpn_tiny"), 3),
 }
 every = pytest.mark.parametrize("name", CONFIGS)
 
@@ -53,8 +61,10 @@ def test_no_host_synchronisation(name: str) -> None:
         model = build_detector(cfg(), classes)
         pixels, sizes = torch.empty(2, 3, 64, 96, dtype=torch.uint8), torch.empty(2, 2, dtype=torch.int64)
         starts = torch.empty(9, dtype=torch.int64), torch.empty(11, dtype=torch.int64)
-        polygons = Polygons(torch.empty(40, 2, dtype=torch.float64), *starts)
-        images, targets = Images(pixels, sizes), Targets(torch.empty(2, 5, 4), torch.empty(2, 5, dtype=torch.int64), polygons)
+        polygons = Polygons(torch.empty(40, 2, dtype=torch.float64), *starts, sizes)
+        images = Images(pixels, sizes, torch.empty(2, 7, 4))
+        labels, keypoints = torch.empty(2, 5, dtype=torch.int64), torch.empty(2, 5, 4, 3)
+        targets = Targets(torch.empty(2, 5, 4), labels, polygons, keypoints_NGK3=keypoints)
         losses = model.losses(images, targets)
         losses.total().backward()
         assert losses.finite_N.shape == (2,)
@@ -82,8 +92,10 @@ def test_padded_truths_change_nothing(name: str) -> None:
     images, targets = batch(model, [(64, 64), (40, 60)], truths=3, classes=classes)
     padding = torch.full((2, 4, 4), 7.0), torch.full((2, 4), -1)
     boxes, labels = torch.cat([targets.boxes_NG4, padding[0]], 1), torch.cat([targets.labels_NG, padding[1]], 1)
-    more = Targets(boxes, labels, diamonds(boxes, labels))
-    in_order = [m for m in (getattr(model, "proposal_generator", None), getattr(model, "roi_heads", None)) if m is not None]
+    more = taught(boxes, labels, *images.pixels_N3HW.shape[2:])
+    in_order = [
+        m for m in (getattr(model, "proposal_generator", None), getattr(model, "roi_heads", None)) if hasattr(m, "sampler")
+    ]
     for module in in_order:
         module.sampler = replace(module.sampler, order="first")
     state = {key: value.clone() for key, value in model.state_dict().items()}
@@ -104,13 +116,14 @@ def test_pixels_outside_the_picture_do_not_matter(name: str) -> None:
     noisy[1, :, 37:] = 255
     noisy[1, :, :, 50:] = 255
     with torch.no_grad():
-        clean, dirty = model.detect(images), model.detect(Images(noisy, images.sizes_N2))
+        clean, dirty = model.detect(images), model.detect(replace(images, pixels_N3HW=noisy))
     assert clean.count_N[1] > 0
     torch.testing.assert_close(clean.boxes_ND4, dirty.boxes_ND4, rtol=0, atol=0)
 
 
-def test_compaction_changes_nothing() -> None:
-    model, _ = make("mask_rcnn")
+@pytest.mark.parametrize("name", ["mask_rcnn", "cascade", "c4", "lvis", "keypoint_rcnn", "point_rend"])
+def test_compaction_changes_nothing(name: str) -> None:
+    model, _ = make(name)
     images, targets = batch(model, [(64, 64), (20, 16), (64, 30)])
     outcomes = []
     for enabled in (True, False):
@@ -126,8 +139,10 @@ def test_compaction_changes_nothing() -> None:
     (found, losses, gradients), (padded, padded_losses, padded_gradients) = outcomes
     assert torch.equal(found.count_N, padded.count_N) and torch.equal(found.labels_ND, padded.labels_ND)
     torch.testing.assert_close(found.boxes_ND4, padded.boxes_ND4, rtol=0, atol=1e-4)
-    torch.testing.assert_close(found.masks_NDMM, padded.masks_NDMM, rtol=0, atol=1e-5)
-    assert float(found.masks_NDMM.std()) > 0.05 and losses.counts.keys() == padded_losses.counts.keys()
+    for further, of_padded in zip(found.optional().values(), padded.optional().values(), strict=True):
+        torch.testing.assert_close(further, of_padded, rtol=0, atol=1e-5)
+        assert float(further.std()) > 0.05
+    assert found.optional() and losses.counts.keys() == padded_losses.counts.keys()
     for count in losses.counts:
         torch.testing.assert_close(losses.counts[count], padded_losses.counts[count])
     for term in losses.terms:
@@ -192,7 +207,8 @@ def test_an_image_alone_and_in_a_batch_is_the_same(name: str) -> None:
     with torch.no_grad():
         together = model.detect(images)
         for n in range(3):
-            alone = model.detect(Images(images.pixels_N3HW[n : n + 1], images.sizes_N2[n : n + 1]))
+            one = slice(n, n + 1)
+            alone = model.detect(Images(images.pixels_N3HW[one], images.sizes_N2[one], images.proposals_NP4[one]))
             np.testing.assert_array_equal(alone.labels_ND[0], together.labels_ND[n])
             np.testing.assert_allclose(alone.boxes_ND4[0], together.boxes_ND4[n], atol=1e-3)
 

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from pipeline.deploy.onnx import export_onnx
-from pipeline.detector.config import ModelConfig
 from pipeline.detector.detector import Detector
 from pipeline.structures import Images
-from tests.detector.models import batch, lively, tiny_masks, tiny_one_stage
+from tests.detector.models import batch, lively, read_config
 
 SIZES = [
     [(64, 64)],
@@ -20,12 +19,25 @@ SIZES = [
 ]
 
 
-@pytest.fixture(scope="module", params=["mask_rcnn", "retinanet"])
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.line)
+    for name in ("fast_rcnn", "mask_rcnn_c4", "mask_rcnn_dconv", "keypoint_rcnn", "point_rend")
+]
+"""A further input, no common divisor, offsets: traced for half a minute each."""
+
+
+@pytest.fixture(scope="module", params=["mask_rcnn", "retinanet", *OTHERS])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Path]:
-    cfg: ModelConfig = tiny_one_stage() if request.param == "retinanet" else tiny_masks()
-    model, path = lively(cfg), tmp_path_factory.mktemp("onnx") / "detector.onnx"
+    cfg = read_config(f"{request.param}_tiny")
+    model, path = lively(cfg, seed=2), tmp_path_factory.mktemp("onnx") / "detector.onnx"
     export_onnx(model, path, opset=20)
     return model, path
+
+
+def feed_of(model: Detector, images: Images) -> dict[str, np.ndarray]:
+    """What the exported file is given."""
+    feed = {"pixels": images.pixels_N3HW.numpy(), "sizes": images.sizes_N2.numpy()}
+    return feed | ({"proposals": images.proposals_NP4.numpy()} if model.takes_proposals else {})
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
@@ -36,17 +48,18 @@ def test_onnx_equals_torch(exported: tuple[Detector, Path], sizes: list[tuple[in
     images, _ = batch(model, sizes)
     with torch.no_grad():
         expected = model.detect(images)
-    feed = {"pixels": images.pixels_N3HW.numpy(), "sizes": images.sizes_N2.numpy()}
-    boxes, scores, labels, count, *masks = onnxruntime.InferenceSession(path).run(None, feed)
+    feed = feed_of(model, images)
+    boxes, scores, labels, count, *further = onnxruntime.InferenceSession(path).run(None, feed)
     assert expected.count_N.max() > 3, "the model must find something, or nothing is compared"
     np.testing.assert_array_equal(count, expected.count_N)
-    np.testing.assert_array_equal(labels, expected.labels_ND)
-    np.testing.assert_allclose(boxes, expected.boxes_ND4, rtol=0, atol=1e-3)
     np.testing.assert_allclose(scores, expected.scores_ND, rtol=0, atol=1e-4)
-    assert len(masks) == (expected.masks_NDMM is not None)
-    if expected.masks_NDMM is not None:
-        assert expected.masks_NDMM.std() > 0.05
-        np.testing.assert_allclose(masks[0], expected.masks_NDMM, rtol=0, atol=1e-3)
+    told = np.array([min(size) > 1 for size in sizes])  # all of one pixel looks alike: its scores tie up to rounding
+    np.testing.assert_array_equal(labels[told], expected.labels_ND[told])
+    np.testing.assert_allclose(boxes[told], expected.boxes_ND4[told], rtol=0, atol=1e-3)
+    for values, wanted in zip(further, expected.optional().values(), strict=True):
+        assert wanted.std() > 0.05
+        # A refined mask's cells are chosen by certainty: where two are equally certain, another may be predicted anew.
+        assert (np.abs(values[told] - wanted.numpy()[told]) <= 1e-3).mean() >= 0.9999
 
 
 def test_standard_operators_only(exported: tuple[Detector, Path]) -> None:
@@ -64,10 +77,11 @@ def test_the_files_work_on_masks_grows_with_what_it_finds(exported: tuple[Detect
     import onnxruntime
 
     model, path = exported
-    if not hasattr(model, "roi_heads"):
-        pytest.skip("RetinaNet has no mask head")
+    if not hasattr(model, "roi_heads") or not model.roi_heads.branches:
+        pytest.skip("it has no mask head")
     graph = onnx.load(path)
-    node = next(node for node in graph.graph.node if node.op_type == "ConvTranspose")
+    per_row = ("deconv.weight", "score_lowres.weight", "coarse_head.prediction.weight")
+    node = next(node for node in graph.graph.node if any(name.endswith(per_row) for name in node.input))
     graph.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(graph.SerializeToString())
     pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8).numpy()
@@ -84,12 +98,12 @@ def test_nothing_found(exported: tuple[Detector, Path]) -> None:
     if not hasattr(model, "roi_heads"):
         pytest.skip("RetinaNet does not clip: it has no empty case of its own")
     for sizes in ([[0, 0]], [[0, 0], [64, 64]]):
-        images = Images(torch.zeros(len(sizes), 3, 64, 64, dtype=torch.uint8), torch.tensor(sizes))
+        proposals = torch.tensor([[[1.0, 1, 20, 20], [5, 5, 50, 50]]]).repeat(len(sizes), 1, 1)
+        images = Images(torch.zeros(len(sizes), 3, 64, 64, dtype=torch.uint8), torch.tensor(sizes), proposals)
         with torch.no_grad():
             expected = model.detect(images)
         assert expected.count_N[0] == 0
-        feed = {"pixels": images.pixels_N3HW.numpy(), "sizes": images.sizes_N2.numpy()}
-        boxes, scores, labels, count, masks = onnxruntime.InferenceSession(path).run(None, feed)
-        assert not masks[0].any()
+        boxes, scores, labels, count, *masks = onnxruntime.InferenceSession(path).run(None, feed_of(model, images))
+        assert all(not values[0].any() for values in masks)
         assert count.tolist() == expected.count_N.tolist()
         assert (labels[0] == -1).all() and not boxes[0].any() and not scores[0].any()

@@ -153,7 +153,7 @@ def test_norms_of_a_resnet(norm: Any) -> None:
 
 
 def test_folded_frozen_norm_equals_the_layer() -> None:
-    from pipeline.detector.backbones import ConvNorm
+    from pipeline.detector.norms import ConvNorm
 
     torch.manual_seed(0)
     layer = ConvNorm(3, 8, 3, "frozen", stride=2)
@@ -198,10 +198,10 @@ def test_translation_stops_at_what_it_does_not_know(shared: Path) -> None:
     translate(options)
     with pytest.raises(ConfigError, match=r"MODEL\.RPN\.SPARKLE is not known"):
         translate(options | {"MODEL.RPN.SPARKLE": 1})
-    with pytest.raises(ConfigError, match=r"MODEL\.ROI_BOX_HEAD\.NORM='GN' is not supported"):
-        translate(options | {"MODEL.ROI_BOX_HEAD.NORM": "GN"})
-    with pytest.raises(NotBuiltError, match="KEYPOINT_ON"):
-        translate(options | {"MODEL.KEYPOINT_ON": True})
+    with pytest.raises(ConfigError, match=r"MODEL\.ROI_BOX_HEAD\.NORM='XN' is not supported"):
+        translate(options | {"MODEL.ROI_BOX_HEAD.NORM": "XN"})
+    with pytest.raises(NotBuiltError, match=r"MODEL\.META_ARCHITECTURE"):
+        translate(options | {"MODEL.META_ARCHITECTURE": "Sparkle"})
     with pytest.raises(ConfigError, match=r"MODEL\.ROI_MASK_HEAD\.NAME is missing"):
         translate(options | {"MODEL.MASK_ON": True})
     missing = {key: value for key, value in options.items() if key != "MODEL.RPN.NMS_THRESH"}

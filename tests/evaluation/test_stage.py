@@ -29,11 +29,15 @@ def stage(tmp_path, monkeypatch):
         model=ColourDetector().eval(),
         cfg=SimpleNamespace(tasks=("bbox",), input=SimpleNamespace(short_side=128, long_side=160, channels="rgb")),
         categories=[{"id": 1, "name": "red"}, {"id": 4, "name": "blue"}],
+        stuff=[],
+        semantic=[],
     )
     monkeypatch.setattr(evaluate, "load_detector", lambda folder, trusted: loaded)
     config = EvaluateStage(
         layout=Layout(tmp_path),
-        evaluate=EvaluateConfig(engine="hotcoco", split="val", batch=4, max_detections=100, drawing_score=0.5, sheet=6),
+        evaluate=EvaluateConfig(
+            engine="hotcoco", split="val", batch=4, max_detections=100, keypoint_sigma=0.05, drawing_score=0.5, sheet=6
+        ),
         compute=ComputeConfig(device="cpu", threads=1, workers=0, processes=1, nodes=1, rendezvous="", slot=None),
         trusted=(),
     )

@@ -9,9 +9,12 @@ import torch
 
 from pipeline.detector.postprocess import postprocess
 from pipeline.detector.pretrained.detectron2.translate import translate
-from tests.parity.case import Case, build, close, compare_losses, in_index_order
+from tests.parity.case import Case, KitPart, build, close, compare_losses, in_index_order
 
 pytestmark = pytest.mark.parity
+
+NOISE = 1e-7
+"""Gradient norms that are zero but for rounding: a bias that shifts all of a heatmap's logits changes no softmax."""
 
 
 def test_features(case: Case) -> None:
@@ -27,6 +30,8 @@ def test_features(case: Case) -> None:
 
 
 def test_anchors(case: Case) -> None:
+    if "anchors/0/count" not in case.kit.arrays.files:
+        pytest.skip(f"{case.kit.name} has no anchors")
     proposer = getattr(case.model, "proposal_generator", case.model)
     anchors = proposer.anchors([case.features[level] for level in proposer.levels])
     for level, boxes in enumerate(anchors):
@@ -53,7 +58,7 @@ def test_proposals(case: Case) -> None:
 
 @pytest.mark.parametrize("stage", ["infer", "final"])
 def test_detections(case: Case, stage: str) -> None:
-    found = case.found
+    found = case.detections
     if stage == "final":
         found = postprocess(found, case.images.sizes_N2, torch.from_numpy(case.kit.arrays["inputs/out_hw"]))
     assert found.finite_N.all()
@@ -82,11 +87,11 @@ def test_losses_and_gradients(case: Case, mode: str) -> None:
     model = build(case.kit, in_index_order(translate(options)), options).train()
     assert {n for n, p in model.named_parameters() if p.requires_grad} == set(case.kit.manifest["trainable"])
     with torch.enable_grad():
-        losses = model.losses(case.images, case.targets)
+        losses = model.losses(case.images, case.targets, part=KitPart())
         losses.total().backward()
     compare_losses(case.kit, mode, losses)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, name
             expected = float(case.kit.arrays[f"{mode}/gradnorm/{name}"])
-            close(parameter.grad.double().norm(), expected, rtol=1e-3, atol=1e-9, what=f"{mode} gradient norm of {name}")
+            close(parameter.grad.double().norm(), expected, rtol=1e-3, atol=NOISE, what=f"{mode} gradient norm of {name}")

@@ -12,13 +12,13 @@ pytestmark = pytest.mark.parity
 
 def test_masks(case: Case) -> None:
     """Probabilities in the boxes' frames, then full pictures: of an instance's pixels at most 0.05 % may flip, or one."""
-    if case.found.masks_NDMM is None:
+    if case.detections.masks_NDMM is None:
         pytest.skip(f"{case.kit.name} has no mask head")
     out_sizes = torch.from_numpy(case.kit.arrays["inputs/out_hw"])
-    final = postprocess(case.found, case.images.sizes_N2, out_sizes)
+    final = postprocess(case.detections, case.images.sizes_N2, out_sizes)
     assert final.masks_NDMM is not None
     for i, (height, width) in enumerate(out_sizes.tolist()):
-        count, masks = int(case.found.count_N[i]), case.found.masks_NDMM[i]
+        count, masks = int(case.detections.count_N[i]), case.detections.masks_NDMM[i]
         close(masks[:12], case.kit.arrays[f"infer/{i}/mask_probs_first12"], atol=1e-4, what=f"masks of image {i}")
         stats = torch.stack([masks[:count].mean(dim=(1, 2)), masks[:count].flatten(1).std(dim=1, correction=0)], dim=1)
         close(stats, case.kit.arrays[f"infer/{i}/mask_probs_mean_std"], atol=1e-4, what=f"mean and deviation of image {i}")

@@ -160,3 +160,45 @@ def test_detection_selection(golden: Any) -> None:
     same(found.boxes_ND4[0, :count], golden("box_inf/out_boxes"))
     same(found.scores_ND[0, :count], golden("box_inf/out_scores"))
     assert found.labels_ND[0, :count].tolist() == golden("box_inf/out_classes").tolist()
+
+
+@pytest.mark.parametrize("case", ["a", "b", "c"])
+def test_deform_conv2d(golden: Any, case: str) -> None:
+    names = ("x", "offset", "w", "mask")
+    x, offset, weight, mask = leaves = [golden(f"deform/{case}/{name}").requires_grad_() for name in names]
+    stride, padding, dilation = golden(f"deform/{case}/stride_pad_dil").tolist()
+    same(ops_cuda.deform_conv2d(x, offset, weight, None, stride, padding, dilation, 1).detach(), golden(f"deform/{case}/v1_y"))
+    modulated = ops_cuda.deform_conv2d(x, offset, weight, mask, stride, padding, dilation, 1)
+    same(modulated.detach(), golden(f"deform/{case}/v2_y_torchvision"))
+    modulated.sum().backward()
+    for name, leaf in zip(names, leaves, strict=True):
+        same(leaf.grad, golden(f"deform/{case}/v2_d{name}_torchvision_sumgrad"), atol=1e-4)
+
+
+def test_keypoint_decoding(golden: Any) -> None:
+    decoded = ops_cuda.decode_keypoints(golden("kp/maps"), golden("kp/boxes"))
+    same(decoded, golden("kp/decoded"), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [14, 28])
+def test_crops_of_bitmaps(golden: Any, size: int) -> None:
+    points = [golden(f"poly/{i}/xy").reshape(-1, 2) for i in range(8)]
+    assert all(np.array_equal(full_bitmap(p, 60, 64), golden("bitmask/masks")[i].numpy()) for i, p in enumerate(points)), (
+        "the bitmaps are those of the polygons"
+    )
+    starts = torch.tensor(np.cumsum([0, *map(len, points)]))
+    sizes = torch.tensor([[60, 64]] * 8)
+    masks = ops_cuda.crop_bitmaps(
+        torch.cat(points), starts, torch.arange(9), sizes, golden("bitmask/boxes"), torch.arange(8), size
+    )
+    assert torch.equal(masks, golden(f"bitmask/crop{size}"))
+
+
+def full_bitmap(points: Tensor, height: int, width: int) -> np.ndarray:
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    at = torch.stack([x, y], -1).reshape(1, -1, 2)
+    pools = points, torch.tensor([0, len(points)]), torch.tensor([0, 1])
+    return (
+        ops_cuda.sample_bitmaps(*pools, torch.tensor([[height, width]]), torch.tensor([0]), at).reshape(height, width).numpy()
+        >= 0.5
+    )

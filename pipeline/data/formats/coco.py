@@ -2,6 +2,7 @@
 
 Known layouts: `annotations/instances_*.json` beside `train2017/` or `images/train/`; one JSON beside `images/`; Roboflow's
 `train/_annotations.coco.json`; a dataset that `ingest` wrote. Pictures are found by evidence (`best_root`), not by layout.
+Precomputed proposals are taken from `proposals/<label file's stem>.npz` below the source (`data.proposals`).
 """
 
 import unicodedata
@@ -15,6 +16,7 @@ import msgspec
 from pipeline.data.config import CocoDataset
 from pipeline.data.dataset import Category, Split, labels_of, parse_categories
 from pipeline.data.formats.coco_json import CocoContent, annotation_table, image_table, read_coco_json
+from pipeline.data.proposals import read_proposals
 from pipeline.data.sources import PICTURES, SourceData, SourceFiles, best_root, describe_unlisted, list_files
 from pipeline.data.splits import WORDS, split_named
 from pipeline.errors import DataError
@@ -101,7 +103,9 @@ def _split(
     annotations = annotation_table(content.annotations, images, place)
     annotations = replace(annotations, label_A=labels_of(annotations.category_A, [category.id for category in categories]))
     sources = [files.folder / file_name for file_name in images.file_names]
-    return Split(name, images, annotations, files.folder, content.header, sources)
+    given = files.folder / "proposals" / f"{path.stem}.npz"
+    proposals = read_proposals(given, images.ids_I) if given.is_file() else None
+    return Split(name, images, annotations, files.folder, content.header, sources, proposals=proposals)
 
 
 def _find_pictures(stated: list[str], name: str, path: PurePosixPath, pictures: list[PurePosixPath], only: bool) -> list[str]:

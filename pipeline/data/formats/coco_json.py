@@ -5,6 +5,7 @@ position. A record lives as a Python object only while it is read: a million of 
 """
 
 import json
+import math
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,7 +24,19 @@ from pipeline.errors import DataError
 Record = dict[str, Any]
 
 INT32, INT64 = 2**31 - 1, 2**63 - 1
-_COLUMNS = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "keypoints", "num_keypoints", "source_id"}
+_COLUMNS = {
+    "id",
+    "image_id",
+    "category_id",
+    "bbox",
+    "area",
+    "iscrowd",
+    "segmentation",
+    "keypoints",
+    "num_keypoints",
+    "source_id",
+    "rbox",
+}
 _DUMP = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS
 
 
@@ -135,6 +148,7 @@ class _Columns:
     rle: dict[int, Record] = field(default_factory=dict)
     keypoints: dict[int, list[float]] = field(default_factory=dict)
     extra: dict[int, Record] = field(default_factory=dict)
+    rotated: dict[int, list[float]] = field(default_factory=dict)
 
     def add(self, record: object, where: str) -> None:
         """Append one annotation object; what has no column, or does not fit its column, goes to `extra`."""
@@ -143,6 +157,13 @@ class _Columns:
         rest = {key: value for key, value in given.items() if key not in _COLUMNS}
         self._add_identity(given, rest, where)
         box = _numbers(given.get("bbox"), f"{where}.bbox")
+        turned = _numbers(given.get("rbox"), f"{where}.rbox")
+        if len(box) == 5 and not turned:  # a rotated box in the place of the upright one, as rotated COCO has it
+            turned, box = box, around(box)
+        if len(turned) == 5:
+            self.rotated[row] = turned
+        elif turned:
+            rest["rbox"] = turned
         if len(box) == 4:
             self.boxes.extend((box[0], box[1], box[0] + box[2], box[1] + box[3]))
         else:
@@ -179,6 +200,7 @@ class _Columns:
             rle=self.rle,
             keypoints_AK3=_keypoint_column(self.keypoints, count),
             extra=self.extra,
+            rotated_A5=_rotated_column(self.rotated, count),
         )
         return table.take(np.lexsort((table.ids_A, table.image_A)))  # stable: equal ids keep the file's order
 
@@ -268,6 +290,23 @@ def _keypoint_column(keypoints: dict[int, list[float]], count: int) -> NDArray[n
     return column.reshape(count, -1, 3)
 
 
+def _rotated_column(rotated: dict[int, list[float]], count: int) -> NDArray[np.float64] | None:
+    if not rotated:
+        return None
+    column = np.full((count, 5), np.nan)
+    for row, values in rotated.items():
+        column[row] = values
+    return column
+
+
+def around(rotated: list[float]) -> list[float]:
+    """The upright box [x, y, w, h] around a rotated one [cx, cy, w, h, degrees]."""
+    x, y, w, h, degrees = rotated
+    cosine, sine = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
+    width, height = w * cosine + h * sine, w * sine + h * cosine
+    return [x - width / 2, y - height / 2, width, height]
+
+
 def _object(record: object, where: str) -> Record:
     if not isinstance(record, dict):
         raise DataError(where, f"must be an object, is {_kind(record)}")
@@ -354,6 +393,8 @@ def _annotation_records(images: ImageTable, annotations: Annotations) -> Iterato
             record["segmentation"] = [polygon.reshape(-1) for polygon in pool.polygons_of(row)]
         if annotations.keypoints_AK3 is not None:
             record |= _keypoint_fields(annotations.keypoints_AK3[row])
+        if annotations.rotated_A5 is not None and not np.isnan(annotations.rotated_A5[row]).all():
+            record["rbox"] = annotations.rotated_A5[row]
         yield record | annotations.extra.get(row, {})
 
 

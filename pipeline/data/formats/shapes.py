@@ -1,9 +1,12 @@
 """The built-in dataset: textured shapes on textured grounds, drawn from a seed, with exact boxes, polygons and keypoints.
 
 Conventions: later shapes cover earlier ones. A polygon is the shape's full outline inside the picture, whatever covers it; the
-box is tight around that. Keypoints are corners, named in the shape's own upright frame (it turns less than half its symmetry,
-so the names stay unambiguous), in COCO's convention: pixel index = continuous coordinate - 0.5; visibility 2 seen, 1 covered by a
-later shape, 0 (with x = y = 0) outside the picture. Colours and textures say nothing about the class; form does.
+box is tight around that. A rotated box is turned with the shape and holds all of it, outside the picture too. Keypoints are
+corners, named in the shape's own upright frame (it turns less than half its symmetry, so the names stay unambiguous), in COCO's
+convention: pixel index = continuous coordinate - 0.5; visibility 2 seen, 1 covered by a later shape, 0 (with x = y = 0) outside
+the picture. Colours and textures say nothing about the class of a shape; form does.
+Semantic and panoptic maps hold what is seen: shapes (a pixel belongs to the last one that covers half of it), grounds by texture.
+Proposals, for models that take them, are each box moved a little several times, and random boxes; better ones score higher.
 Pixels use no transcendental function, so that another CPU gives the same bytes.
 """
 
@@ -21,11 +24,16 @@ from PIL import Image
 from pipeline.data.config import ShapesDataset
 from pipeline.data.dataset import Category, Dataset, DatasetInfo, Split, labels_of
 from pipeline.data.formats.coco_json import annotation_table, image_table
+from pipeline.data.formats.shapes_maps import SEMANTIC, MapWriter, stuff_categories
+from pipeline.data.proposals import ProposalPool
 
 Real = NDArray[np.float64]
 Random = np.random.Generator
 
 _TRIES = 40
+JITTERS = np.array([0.05, 0.1, 0.15, 0.3])
+"""How far the corners of a truth's proposals move at most, in its sides."""
+RANDOM_PROPOSALS = 24
 _LEAST_SIDE = 6.0
 """A shape of which a side inside the picture would be shorter, in pixels, is placed elsewhere."""
 
@@ -62,28 +70,51 @@ FORMS = (
 
 
 def draw_shapes(cfg: ShapesDataset, seed: int, folder: Path) -> Dataset:
-    """Draw the pictures into `folder` and return their labels. The same settings and seed give the same bytes: every picture has
-    a generator of its own, keyed by seed, split and number."""
+    """Draw the pictures into `folder`, their maps beside it, and return their labels. The same settings and seed give the same
+    bytes: every picture has a generator of its own, keyed by seed, split and number."""
     folder.mkdir(parents=True, exist_ok=True)
     categories = tuple(form.category(number) for number, form in enumerate(FORMS, 1))
     splits = {}
     for key, (name, count) in enumerate((("train", cfg.train), ("val", cfg.val))):
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
+        maps = MapWriter(folder.parent, categories)
+        proposals: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
         for number in range(count):
             random = np.random.Generator(np.random.PCG64([seed % 2**63, key, number]))
-            pixels_HW3, shapes = draw_picture(cfg, random)
-            file_name = f"{name}_{number:05d}.png"
-            (folder / file_name).write_bytes(_png(pixels_HW3))
+            scene = draw_scene(cfg, random)
+            file_name, shapes = f"{name}_{number:05d}.png", scene.labels(cfg.size)
+            (folder / file_name).write_bytes(_png(scene.pixels_HW3))
+            ids = range(len(annotations) + 1, len(annotations) + 1 + len(shapes))
+            covers = [shape.cover_HW for shape in scene.placed]
+            maps.add(file_name, scene.ground_HW, covers, [shape.number for shape in scene.placed], ids)
             images.append({"id": number + 1, "file_name": file_name, "width": cfg.size, "height": cfg.size})
+            boxes_G4 = np.array([shape["bbox"] for shape in shapes], np.float64).reshape(-1, 4)
+            proposals.append(propose(boxes_G4, cfg.size, np.random.Generator(np.random.PCG64([seed % 2**63, key, number, 1]))))
             for shape in shapes:
                 annotations.append({"id": len(annotations) + 1, "image_id": number + 1} | shape)
         table = image_table(images, name)
         columns = annotation_table(annotations, table, name)
         columns.label_A = labels_of(columns.category_A, [category.id for category in categories])
-        splits[name] = Split(name, table, columns, folder)
-    info = DatasetInfo(categories, f"shapes:seed {seed}", "generated", cfg.licence)
+        # The table's order is that of the file names, which are numbered as the pictures are.
+        pool = ProposalPool.joined(proposals)
+        splits[name] = Split(name, table, columns, folder, maps=maps.maps(), proposals=pool)
+    stuff = stuff_categories(len(FORMS))
+    info = DatasetInfo(categories, f"shapes:seed {seed}", "generated", cfg.licence, stuff=stuff, semantic=SEMANTIC)
     return Dataset(info, splits)
+
+
+def propose(xywh_G4: Real, size: int, random: Random) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Boxes [P, 4] (x1, y1, x2, y2) around truths (x, y, width, height) and anywhere, clipped to the picture, and scores [P]."""
+    jitter_J = np.repeat(JITTERS, len(xywh_G4))
+    around_J4 = np.tile(np.concatenate([xywh_G4[:, :2], xywh_G4[:, :2] + xywh_G4[:, 2:]], axis=1), (len(JITTERS), 1))
+    sides_J4 = np.tile(xywh_G4[:, [2, 3, 2, 3]], (len(JITTERS), 1))
+    moved_J4 = around_J4 + random.uniform(-1, 1, around_J4.shape) * sides_J4 * jitter_J[:, None]
+    corner_R2 = random.uniform(0, size * 0.8, (RANDOM_PROPOSALS, 2))
+    random_R4 = np.concatenate([corner_R2, corner_R2 + random.uniform(_LEAST_SIDE, size * 0.6, corner_R2.shape)], axis=1)
+    boxes_P4 = np.clip(np.concatenate([moved_J4, random_R4]), 0, size)
+    scores_P = np.concatenate([1 - jitter_J, random.uniform(0, 0.6, RANDOM_PROPOSALS)])
+    return boxes_P4.astype(np.float32), scores_P.astype(np.float32)
 
 
 @dataclass(slots=True)
@@ -97,15 +128,38 @@ class Placed:
     centre: Real
     cover_HW: Real
     """Share of each pixel that the shape covers, 0..1."""
+    rotated: list[float]
+    """Its rotated box (cx, cy, w, h, degrees counter-clockwise)."""
     window: tuple[slice, slice]
     """Rows and columns outside which it covers nothing."""
 
 
+@dataclass(slots=True)
+class Scene:
+    """A picture and what was drawn."""
+
+    pixels_HW3: NDArray[np.uint8]
+    placed: list[Placed]
+    """The shapes, in drawing order."""
+    ground_HW: NDArray[np.uint8]
+    """Number of the ground's texture at each pixel, also below the shapes."""
+
+    def labels(self, size: int) -> list[dict[str, Any]]:
+        """The COCO fields of each shape."""
+        return list(_labels(self.placed, size))
+
+
 def draw_picture(cfg: ShapesDataset, random: Random) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
     """Pixels [H, W, 3] and the COCO fields of each shape, in drawing order."""
+    scene = draw_scene(cfg, random)
+    return scene.pixels_HW3, scene.labels(cfg.size)
+
+
+def draw_scene(cfg: ShapesDataset, random: Random) -> Scene:
+    """A picture from the generator's next numbers."""
     grid_2HW = np.mgrid[0 : cfg.size, 0 : cfg.size][::-1] + 0.5
     ground = random.uniform(30, 225, 3)
-    pixels_HW3 = _painted(grid_2HW, ground, random.uniform(10, 45), cfg.size, random)
+    pixels_HW3, ground_HW = _grounds(cfg, grid_2HW, ground, random)
     placed: list[Placed] = []
     for _ in range(int(random.integers(cfg.objects[0], cfg.objects[1] + 1))):
         shape = _place(cfg, random, grid_2HW, placed)
@@ -114,12 +168,36 @@ def draw_picture(cfg: ShapesDataset, random: Random) -> tuple[NDArray[np.uint8],
         colour = _contrasting(ground, random)
         own = shape.window
         paint_hw3 = _painted(
-            grid_2HW[:, *own] - shape.centre[:, None, None], colour, random.uniform(30, 90), cfg.size / 3, random
+            grid_2HW[:, *own] - shape.centre[:, None, None],
+            colour,
+            random.uniform(30, 90),
+            int(random.integers(len(TEXTURES))),
+            cfg.size / 3,
+            random,
         )
         pixels_HW3[own] += shape.cover_HW[own][..., None] * (paint_hw3 - pixels_HW3[own])
         placed.append(shape)
     pixels_HW3 += random.integers(-3, 4, pixels_HW3.shape[:2])[..., None]
-    return np.clip(np.rint(pixels_HW3), 0, 255).astype(np.uint8), list(_labels(placed, cfg.size))
+    return Scene(np.clip(np.rint(pixels_HW3), 0, 255).astype(np.uint8), placed, ground_HW)
+
+
+def _grounds(cfg: ShapesDataset, grid_2HW: Real, colour: Real, random: Random) -> tuple[Real, NDArray[np.uint8]]:
+    """Painted ground [H, W, 3] and the texture of each pixel. Each further ground covers what lies beyond a line."""
+    # Where grounds are to be told apart by their textures these must be seen.
+    least, most = (10, 45) if cfg.grounds[1] == 1 else (40, 90)
+    contrast, texture = random.uniform(least, most), int(random.integers(len(TEXTURES)))
+    pixels_HW3 = _painted(grid_2HW, colour, contrast, texture, cfg.size, random)
+    ground_HW = np.full(grid_2HW.shape[1:], texture, np.uint8)
+    further = int(random.integers(cfg.grounds[0], cfg.grounds[1] + 1)) - 1 if cfg.grounds[1] > 1 else 0
+    for _ in range(further):
+        point, angle = random.uniform(0.25, 0.75, 2) * cfg.size, random.uniform(0, 2 * math.pi)
+        away_HW = math.cos(angle) * (grid_2HW[0] - point[0]) + math.sin(angle) * (grid_2HW[1] - point[1])
+        beyond_HW = np.clip(away_HW + 0.5, 0, 1)
+        contrast, texture = random.uniform(least, most), int(random.integers(len(TEXTURES)))
+        own = np.clip(colour + random.uniform(-30, 30, 3), 30, 225)
+        pixels_HW3 += beyond_HW[..., None] * (_painted(grid_2HW, own, contrast, texture, cfg.size, random) - pixels_HW3)
+        ground_HW[beyond_HW >= 0.5] = texture
+    return pixels_HW3, ground_HW
 
 
 # -- geometry --
@@ -144,10 +222,24 @@ def _place(cfg: ShapesDataset, random: Random, grid_2HW: Real, placed: list[Plac
         window = _window(points_P2, cfg.size)
         cover_HW = np.zeros(grid_2HW.shape[1:])
         cover_HW[window] = coverage(points_P2, grid_2HW[:, *window])
-        shape = Placed(form, number + 1, points_P2, centre, cover_HW, window)
+        rotated = _rotated_box(form.outline_P2 * squeeze * radius, centre, -math.degrees(angle))
+        shape = Placed(form, number + 1, points_P2, centre, cover_HW, rotated, window)
         if all(_seen(k, [*placed, shape]) >= 1 - cfg.hidden for k in range(len(placed))):
             return shape
     return None
+
+
+def _rotated_box(upright_P2: Real, centre: Real, degrees: float) -> list[float]:
+    """The box around an outline drawn upright, turned with it; of the angles that say the same the one in [-45, 45)."""
+    low, high = upright_P2.min(axis=0), upright_P2.max(axis=0)
+    along, down = ((low + high) / 2).tolist()
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    x, y = float(centre[0]) + cosine * along + sine * down, float(centre[1]) - sine * along + cosine * down
+    width, height = (high - low).tolist()
+    turns = math.floor((degrees + 45) / 90)
+    if turns % 2:
+        width, height = height, width
+    return [round(value, 2) + 0.0 for value in (x, y, width, height, degrees - 90 * turns)]
 
 
 def _seen(number: int, placed: list[Placed]) -> float:
@@ -202,6 +294,7 @@ def _labels(placed: list[Placed], size: int) -> Iterator[dict[str, Any]]:
             "iscrowd": 0,
             "segmentation": [outline_P2.reshape(-1).tolist()],
             "keypoints": _keypoints(shape, placed[number + 1 :], size),
+            "rbox": shape.rotated,
         }
 
 
@@ -220,9 +313,9 @@ def _keypoints(shape: Placed, later: list[Placed], size: int) -> list[float]:
 # -- paint --
 
 
-def _painted(grid_2HW: Real, colour: Real, contrast: float, scale: float, random: Random) -> Real:
-    """A texture [H, W, 3] of two colours around `colour`, up to `contrast` apart, with marks of about a quarter of `scale`."""
-    texture = TEXTURES[int(random.integers(len(TEXTURES)))]
+def _painted(grid_2HW: Real, colour: Real, contrast: float, number: int, scale: float, random: Random) -> Real:
+    """Texture `number` [H, W, 3] of two colours around `colour`, up to `contrast` apart, marks of about a quarter of `scale`."""
+    texture = TEXTURES[number]
     angle = random.uniform(0, math.pi)
     along_HW = math.cos(angle) * grid_2HW[0] + math.sin(angle) * grid_2HW[1]
     across_HW = math.cos(angle) * grid_2HW[1] - math.sin(angle) * grid_2HW[0]

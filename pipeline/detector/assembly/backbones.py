@@ -1,18 +1,25 @@
 """From settings to backbones and pyramids."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from torch import nn
 
 from pipeline.detector.assembly.custom import build_custom, require_has
-from pipeline.detector.backbones import ResNet, timm_backbone
+from pipeline.detector.backbones import STAGES, Deform, ResNet, ResNetStages, timm_backbone
 from pipeline.detector.fpn import FPN
+from pipeline.detector.norms import FrozenBatchNorm2d
 from pipeline.detector.settings.backbones import BackboneConfig, FPNConfig, ResNetConfig, TimmConfig
 from pipeline.detector.settings.custom import CustomBackboneConfig
+from pipeline.errors import ConfigError
+
+HELD = ("frozen", "affine")
+"""Norms whose statistics do not move in training."""
 
 
-def _resnet(cfg: ResNetConfig, stages: tuple[str, ...]) -> tuple[nn.Module, tuple[int, ...]]:
+def _resnet(cfg: ResNetConfig, stages: tuple[str, ...]) -> tuple[ResNet, tuple[int, ...]]:
+    deformed = () if cfg.deform is None else cfg.deform.stages
+    deform = None if cfg.deform is None else Deform(cfg.deform.modulated, cfg.deform.groups)
     backbone = ResNet(
         cfg.depth,
         stages,
@@ -23,10 +30,12 @@ def _resnet(cfg: ResNetConfig, stages: tuple[str, ...]) -> tuple[nn.Module, tupl
         width_per_group=cfg.width_per_group,
         stem_channels=cfg.stem_channels,
         res2_channels=cfg.res2_channels,
+        res5_dilation=cfg.res5_dilation,
+        deform=[deform if stage in deformed else None for stage in STAGES],
     )
     for module in backbone.modules():
-        if hasattr(module, "running_var"):
-            setattr(module, "eps", cfg.norm_eps)  # noqa: B010  frozen norms and batch norms both have it
+        if isinstance(module, FrozenBatchNorm2d | nn.modules.batchnorm._BatchNorm):
+            module.eps = cfg.norm_eps
     return backbone, backbone.channels
 
 
@@ -57,5 +66,16 @@ def build_fpn(backbone: BackboneConfig, cfg: FPNConfig) -> FPN:
         fuse=cfg.fuse,
         top=cfg.top,
         top_input=cfg.top_input,
-        hold_statistics=backbone.norm != "batch",
+        norm=cfg.norm,
+        hold_statistics=backbone.norm in HELD,
     )
+
+
+def build_backbone(backbone: BackboneConfig, fpn: FPNConfig | None, levels: Collection[str]) -> FPN | ResNetStages:
+    """The pyramid, or without one (`fpn` None) the stages named by `levels` themselves."""
+    if fpn is not None:
+        return build_fpn(backbone, fpn)
+    if not isinstance(backbone, ResNetConfig):
+        raise ConfigError("model.fpn", None, f"needs backbone.kind=resnet, not {backbone.kind}")
+    resnet, _ = _resnet(backbone, tuple(stage for stage in STAGES if stage in levels))
+    return ResNetStages(resnet, hold_statistics=backbone.norm in HELD)

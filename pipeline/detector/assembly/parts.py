@@ -1,5 +1,8 @@
 """From settings to the parts that several detectors share."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from pipeline.detector.anchors import AnchorGenerator
 from pipeline.detector.assembly.custom import build_custom
 from pipeline.detector.losses import BoxLoss, CustomBoxLoss
@@ -19,13 +22,16 @@ from pipeline.detector.settings.parts import (
 )
 from pipeline.errors import ConfigError
 
-
-def build_pooler(cfg: PoolerConfig, levels: tuple[str, ...]) -> Pooler:
-    return Pooler(strides(levels), cfg.size, cfg.sampling_ratio, cfg.aligned, cfg.canonical_size, cfg.canonical_level)
+NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
-def build_anchors(cfg: AnchorConfig, levels: tuple[str, ...]) -> AnchorGenerator:
-    return AnchorGenerator(cfg.sizes, cfg.ratios, strides(levels), cfg.offset, cfg.rounding, cfg.spacing)
+def build_pooler(cfg: PoolerConfig, levels: tuple[str, ...], known: Mapping[str, int] = NOTHING) -> Pooler:
+    steps, canonical = strides(levels, known), (cfg.canonical_size, cfg.canonical_level)
+    return Pooler(steps, cfg.size, cfg.sampling_ratio, cfg.aligned, *canonical, method=cfg.method)
+
+
+def build_anchors(cfg: AnchorConfig, levels: tuple[str, ...], known: Mapping[str, int] = NOTHING) -> AnchorGenerator:
+    return AnchorGenerator(cfg.sizes, cfg.ratios, strides(levels, known), cfg.offset, cfg.rounding, cfg.spacing)
 
 
 def per_cell(anchors: AnchorGenerator) -> int:
@@ -35,8 +41,9 @@ def per_cell(anchors: AnchorGenerator) -> int:
     return anchors.per_cell[0]
 
 
-def strides(levels: tuple[str, ...]) -> list[int]:
-    return [2 ** int(level.removeprefix("p")) for level in levels]
+def strides(levels: tuple[str, ...], known: Mapping[str, int] = NOTHING) -> list[int]:
+    """Pixels per cell of each level: those `known` of the backbone, else as the name's number says."""
+    return [known.get(level, 2 ** int(level[-1])) for level in levels]
 
 
 def build_matching(cfg: MatchConfig) -> Matching:

@@ -45,12 +45,25 @@ def load_pretrained(model: Detector, cfg: ModelConfig) -> LoadReport | None:
         rule = f"is neither a file nor a known source. Choices: {known}, or the path of a {', '.join(SUFFIXES)} file"
         raise ConfigError("model.backbone.weights", wanted, rule)
     state, unused = backbone_state(read_state(path))
-    own = bottom_up.state_dict()
-    stages = {name.split(".", 1)[0] for name in own}
-    deeper = [name for name in state if re.match(r"res[2-5]\.", name) and name.split(".", 1)[0] not in stages]
-    kept = {name: value for name, value in state.items() if name not in deeper}
-    load_weights(bottom_up, kept, path, may_miss=[name for name in own if name.endswith(".num_batches_tracked")])
-    return LoadReport(wanted, len(kept), (*unused, *deeper))
+    stages = model_stages(model, bottom_up)
+    own = stages.state_dict()
+    built = {name.split(".", 1)[0] for name in own}
+    absent = [name for name in state if re.match(r"res[2-5]\.", name) and name.split(".", 1)[0] not in built]
+    counters = [name for name in state if name.endswith(".num_batches_tracked") and name not in own]
+    kept = {name: value for name, value in state.items() if name not in {*absent, *counters}}
+    load_weights(stages, kept, path, may_miss=[name for name in own if name.endswith(".num_batches_tracked")])
+    return LoadReport(wanted, len(kept), (*unused, *absent))
+
+
+def model_stages(model: Detector, bottom_up: nn.Module) -> nn.Module:
+    """The backbone with all its stages: where the second stage has res5 (C4), as one module by the backbone's names."""
+    second = getattr(getattr(model, "roi_heads", None), "res5", None)
+    if second is None:
+        return bottom_up
+    whole = nn.Module()
+    for name, part in (*bottom_up.named_children(), ("res5", second)):
+        whole.add_module(name, part)
+    return whole
 
 
 def backbone_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -63,7 +76,7 @@ def backbone_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[s
     if is_torchvision_resnet(state):
         return resnet_from_torchvision(state)
     if "stem.conv1.weight" in state:  # a ResNet by the reference's names
-        beside = [name for name in state if re.match(r"(linear|fc|stem\.fc)\.", name) or name.endswith(".num_batches_tracked")]
+        beside = [name for name in state if re.match(r"(linear|fc|stem\.fc)\.", name)]
         return {name: value for name, value in state.items() if name not in beside}, tuple(beside)
     return state, ()
 

@@ -5,12 +5,27 @@ from typing import Annotated, Literal
 import pydantic
 
 from pipeline.detector.settings.custom import CustomBackboneConfig
-from pipeline.detector.settings.parts import Stage, require
+from pipeline.detector.settings.parts import HeadNorm, Norm, Stage, require
 from pipeline.schema import schema
 
-Norm = Literal["frozen", "affine", "batch"]
-"""frozen: statistics, scale and shift fixed; affine: statistics fixed, scale and shift trained; batch: batch norm."""
+STAGES = ("res2", "res3", "res4", "res5")
 DEPTHS = (18, 34, 50, 101, 152)
+
+
+@schema
+class DeformConfig:
+    """Deformable 3x3 convolutions (Dai et al. 2017): they read where learnt offsets put them."""
+
+    stages: tuple[Stage, ...]
+    """Stages whose bottlenecks are deformed."""
+    modulated: bool
+    """Version 2 (Zhu et al. 2019): also a learnt weight per tap."""
+    groups: int
+    """Groups of channels with offsets of their own."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.stages), "backbone.deform.stages", self.stages, "must name a stage; use deform: null for none")
+        require(self.groups > 0, "backbone.deform.groups", self.groups, "must be above 0")
 
 
 @schema
@@ -31,10 +46,14 @@ class ResNetConfig:
     res2_channels: int
     """Output channels of res2, doubled by each later stage: 256 with bottlenecks, 64 with basic blocks."""
     norm: Norm
+    res5_dilation: Literal[1, 2]
+    """2 keeps res5 at res4's stride of 16 with dilated convolutions (DC5); 1 is plain."""
+    deform: DeformConfig | None
+    """Deformable stages, or null."""
     norm_eps: float
     """Added to a norm's variance: 1e-5, but 0 in torchvision's published COCO detectors (those not called v2)."""
     freeze_at: int
-    """Freeze the first so many stages: 0 none, 1 the stem, 2 also res2, ... 5 all. Frozen stages have frozen norms."""
+    """Freeze the first so many stages: 0 none, 1 the stem, 2 also res2, ... 5 all. Frozen stages have frozen batch norms."""
     weights: str | None
     """Pretrained weights of the backbone alone, or null: ImageNet weights of MSRA (Caffe2), Detectron2 or torchvision, or our
     own backbone's parameters by name (.pkl, .pth or .safetensors)."""
@@ -44,6 +63,9 @@ class ResNetConfig:
         require(0 <= self.freeze_at <= 5, "backbone.freeze_at", self.freeze_at, "must be 0..5")
         plain = self.depth > 34 or self.groups == 1
         require(plain, "backbone.groups", self.groups, f"must be 1: depth {self.depth} has basic blocks")
+        basic = f"needs bottlenecks: depth {self.depth} has basic blocks"
+        require(self.depth > 34 or self.deform is None, "backbone.deform", self.deform, basic)
+        require(self.depth > 34 or self.res5_dilation == 1, "backbone.res5_dilation", self.res5_dilation, basic)
 
 
 @schema
@@ -80,6 +102,8 @@ class FPNConfig:
     """Levels above the last stage: none, p6 = p5 subsampled (two-stage), or p6 and p7 by stride-2 convolutions (RetinaNet)."""
     top_input: Literal["backbone", "fpn"]
     """What p6p7 starts from: the backbone's last stage (the reference's RetinaNet) or the pyramid's last level."""
+    norm: HeadNorm
+    """After the lateral and the output convolutions."""
 
     def __post_init__(self) -> None:
         numbers = [int(stage[3]) for stage in self.stages]
@@ -95,8 +119,12 @@ def pyramid_levels(fpn: FPNConfig) -> tuple[str, ...]:
     return tuple(f"p{n}" for n in range(int(fpn.stages[0][3]), last + extra + 1))
 
 
-def check_levels(fpn: FPNConfig, field: str, levels: tuple[str, ...]) -> None:
-    """ConfigError unless `levels` are levels of the pyramid, finest first and consecutive."""
+def check_levels(fpn: FPNConfig | None, field: str, levels: tuple[str, ...]) -> None:
+    """ConfigError unless `levels` are levels of the pyramid, or without one stages, finest first and consecutive."""
+    if fpn is None:
+        fits = bool(levels) and tuple(levels) in [STAGES[i:j] for i in range(4) for j in range(i + 1, 5)]
+        require(fits, field, levels, f"must be consecutive stages where fpn is null: {', '.join(STAGES)}")
+        return
     have = pyramid_levels(fpn)
     first = have.index(levels[0]) if levels and levels[0] in have else 0
     fits = bool(levels) and tuple(levels) == have[first : first + len(levels)]

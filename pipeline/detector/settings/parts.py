@@ -7,8 +7,13 @@ from pipeline.schema import schema
 
 Stage = Literal["res2", "res3", "res4", "res5"]
 """Backbone stage by stride: res2 = 4, res3 = 8, res4 = 16, res5 = 32 (the reference's names, also for timm models)."""
-Level = Literal["p2", "p3", "p4", "p5", "p6", "p7"]
-"""Pyramid level: p<n> has stride 2**n."""
+Level = Literal["p2", "p3", "p4", "p5", "p6", "p7", "res2", "res3", "res4", "res5"]
+"""Pyramid level p<n> of stride 2**n, or without a pyramid the backbone's stage itself."""
+Norm = Literal["frozen", "affine", "batch", "sync", "group", "layer"]
+"""frozen: statistics, scale and shift fixed; affine: statistics fixed, scale and shift trained; batch: batch norm; sync: batch
+norm over all processes; group: group norm of 32 groups; layer: layer norm of the channels."""
+HeadNorm = Literal["none", "frozen", "batch", "sync", "group", "layer"]
+"""Norm after a head's or a pyramid's convolutions; none gives them a bias instead."""
 
 
 def require(condition: bool, field: str, value: object, rule: str) -> None:
@@ -121,8 +126,10 @@ class TopKConfig:
 
 @schema
 class PoolerConfig:
-    """ROIAlign from the pyramid."""
+    """Features of a region from the pyramid."""
 
+    method: Literal["align", "pool"]
+    """align: ROIAlign, bilinear samples; pool: ROIPool of Fast R-CNN, the largest of whole cells (the next two mean nothing)."""
     size: int
     """Cells a side."""
     sampling_ratio: int

@@ -2,25 +2,37 @@
 
 from typing import Any
 
-from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
+from pipeline.detector.pretrained.detectron2.options import Options
 
-NORMS = {"FrozenBN": "frozen", "BN": "batch"}
-BACKBONES = {"build_resnet_fpn_backbone": "maxpool", "build_retinanet_resnet_fpn_backbone": "p6p7"}
-"""Backbone builder -> what tops its pyramid."""
-POOLERS = {"ROIAlignV2": True, "ROIAlign": False}
-"""Pooler -> aligned."""
+NORMS = {
+    "FrozenBN": "frozen",
+    "BN": "batch",
+    "SyncBN": "sync",
+    "nnSyncBN": "sync",
+    "naiveSyncBN": "sync",
+    "naiveSyncBN_N": "sync",
+    "GN": "group",
+    "LN": "layer",
+}
+"""The naive synchronised norms differ in how ranks with different numbers of rows are weighed; ours has ranks alike."""
+HEAD_NORMS = NORMS | {"": "none"}
+BACKBONES = {
+    "build_resnet_fpn_backbone": "maxpool",
+    "build_retinanet_resnet_fpn_backbone": "p6p7",
+    "build_resnet_backbone": None,
+}
+"""Backbone builder -> what tops its pyramid; None for no pyramid."""
+POOLERS = {"ROIAlignV2": ("align", True), "ROIAlign": ("align", False), "ROIPool": ("pool", False)}
+"""Pooler -> method and aligned."""
+STAGES = ("res2", "res3", "res4", "res5")
 
 
 def shared_settings(given: Options) -> dict[str, Any]:
-    """Input, backbone, pyramid and anchors."""
+    """Input, backbone and pyramid."""
     top = given.choose("MODEL.BACKBONE.NAME", BACKBONES)
-    given.need("MODEL.FPN.NORM", "")
-    given.need("MODEL.RESNETS.RES5_DILATION", 1)
-    if any(given.take("MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False] * 4)):
-        raise NotBuiltError("MODEL.RESNETS.DEFORM_ON_PER_STAGE", True, "is not built")
-    given.ignore("MODEL.RESNETS.DEFORM_", "MODEL.RESNETS.OUT_FEATURES", "INPUT.MASK_FORMAT", "MODEL.ANCHOR_GENERATOR.ANGLES")
-    given.need("MODEL.ANCHOR_GENERATOR.NAME", "DefaultAnchorGenerator")
+    given.ignore("MODEL.RESNETS.OUT_FEATURES", "INPUT.MASK_FORMAT", "MODEL.ANCHOR_GENERATOR.ANGLES")
     return {
+        "weights": None,
         "input": {
             "short_side": given.take("INPUT.MIN_SIZE_TEST", 800),
             "long_side": given.take("INPUT.MAX_SIZE_TEST", 1333),
@@ -38,31 +50,54 @@ def shared_settings(given: Options) -> dict[str, Any]:
             "res2_channels": given.take("MODEL.RESNETS.RES2_OUT_CHANNELS"),
             "norm": given.choose("MODEL.RESNETS.NORM", NORMS),
             "norm_eps": 1e-5,
+            "res5_dilation": given.take("MODEL.RESNETS.RES5_DILATION", 1),
+            "deform": _deform(given),
             "freeze_at": given.take("MODEL.BACKBONE.FREEZE_AT"),
             "weights": None,
         },
-        "fpn": {
-            "stages": given.take("MODEL.FPN.IN_FEATURES"),
-            "channels": given.take("MODEL.FPN.OUT_CHANNELS"),
-            "fuse": given.take("MODEL.FPN.FUSE_TYPE"),
-            "top": top,
-            "top_input": "backbone" if top == "p6p7" else "fpn",
-        },
-        "anchors": {
-            "sizes": given.take("MODEL.ANCHOR_GENERATOR.SIZES"),
-            "ratios": given.take("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"),
-            "offset": given.take("MODEL.ANCHOR_GENERATOR.OFFSET"),
-            "rounding": False,
-            "spacing": "stride",
-        },
+        "fpn": _fpn(given, top),
     }
 
 
-def pooler_settings(given: Options, prefix: str) -> dict[str, Any]:
+def anchor_settings(given: Options) -> dict[str, Any]:
+    given.need("MODEL.ANCHOR_GENERATOR.NAME", "DefaultAnchorGenerator")
     return {
+        "sizes": given.take("MODEL.ANCHOR_GENERATOR.SIZES"),
+        "ratios": given.take("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"),
+        "offset": given.take("MODEL.ANCHOR_GENERATOR.OFFSET"),
+        "rounding": False,
+        "spacing": "stride",
+    }
+
+
+def _fpn(given: Options, top: str | None) -> dict[str, Any] | None:
+    if top is None:
+        given.ignore("MODEL.FPN.")
+        return None
+    return {
+        "stages": given.take("MODEL.FPN.IN_FEATURES"),
+        "channels": given.take("MODEL.FPN.OUT_CHANNELS"),
+        "fuse": given.take("MODEL.FPN.FUSE_TYPE", "sum"),
+        "top": top,
+        "top_input": "backbone" if top == "p6p7" else "fpn",
+        "norm": given.choose("MODEL.FPN.NORM", HEAD_NORMS, ""),
+    }
+
+
+def _deform(given: Options) -> dict[str, Any] | None:
+    wanted = given.take("MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False] * 4)
+    stages = [stage for stage, on in zip(STAGES, wanted, strict=True) if on]
+    modulated, groups = given.take("MODEL.RESNETS.DEFORM_MODULATED", False), given.take("MODEL.RESNETS.DEFORM_NUM_GROUPS", 1)
+    return {"stages": stages, "modulated": modulated, "groups": groups} if stages else None
+
+
+def pooler_settings(given: Options, prefix: str) -> dict[str, Any]:
+    method, aligned = given.choose(f"{prefix}.POOLER_TYPE", POOLERS)
+    return {
+        "method": method,
         "size": given.take(f"{prefix}.POOLER_RESOLUTION"),
         "sampling_ratio": given.take(f"{prefix}.POOLER_SAMPLING_RATIO"),
-        "aligned": given.choose(f"{prefix}.POOLER_TYPE", POOLERS),
+        "aligned": aligned,
         "canonical_size": 224,
         "canonical_level": 4,
     }

@@ -9,9 +9,10 @@ from typing import Any
 import pydantic
 
 from pipeline.detector.config import ModelConfig
-from pipeline.detector.pretrained.detectron2.heads import roi_settings, rpn_settings
+from pipeline.detector.pretrained.detectron2.heads import ROI_HEADS, proposal_settings, rpn_settings
 from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
-from pipeline.detector.pretrained.detectron2.shared import match_settings, shared_settings
+from pipeline.detector.pretrained.detectron2.semantic import panoptic_fpn, semantic_fpn
+from pipeline.detector.pretrained.detectron2.shared import HEAD_NORMS, anchor_settings, match_settings, shared_settings
 
 
 def translate(options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> ModelConfig:
@@ -32,23 +33,28 @@ def translate(options: Mapping[str, Any], defaults: Mapping[str, Any] | None = N
 
 def _faster_rcnn(given: Options) -> dict[str, Any]:
     heads, proposals = given.take("MODEL.ROI_HEADS.NAME"), given.take("MODEL.PROPOSAL_GENERATOR.NAME")
-    if heads != "StandardROIHeads":
-        raise NotBuiltError("MODEL.ROI_HEADS.NAME", heads, "is not built. Choices: StandardROIHeads")
-    if proposals != "RPN":
-        raise NotBuiltError("MODEL.PROPOSAL_GENERATOR.NAME", proposals, "is not built. Choices: RPN")
-    return {
-        "kind": "faster_rcnn",
-        "weights": None,
-        **shared_settings(given),
-        "rpn": rpn_settings(given),
-        "roi": roi_settings(given),
-    }
+    if heads != "DensePoseROIHeads":  # other heads know no dense pose, whatever the switch says
+        given.need("MODEL.DENSEPOSE_ON", False)
+    if heads not in ROI_HEADS:
+        raise NotBuiltError("MODEL.ROI_HEADS.NAME", heads, f"is not built. Choices: {', '.join(ROI_HEADS)}")
+    if proposals not in PROPOSERS:
+        raise NotBuiltError("MODEL.PROPOSAL_GENERATOR.NAME", proposals, f"is not built. Choices: {', '.join(PROPOSERS)}")
+    kind, first = PROPOSERS[proposals]
+    return {"kind": kind, **shared_settings(given), **first(given), "roi": ROI_HEADS[heads](given)}
+
+
+def _rpn(given: Options) -> dict[str, Any]:
+    return {"anchors": anchor_settings(given), "rpn": rpn_settings(given)}
+
+
+PROPOSERS = {"RPN": ("faster_rcnn", _rpn), "PrecomputedProposals": ("fast_rcnn", proposal_settings)}
+"""Proposal generator -> kind of detector, and the settings of its first stage."""
 
 
 def _proposal_network(given: Options) -> dict[str, Any]:
     given.need("MODEL.PROPOSAL_GENERATOR.NAME", "RPN")
     given.need("MODEL.MASK_ON", False)
-    settings = {"kind": "rpn", "weights": None, **shared_settings(given), "rpn": rpn_settings(given)}
+    settings = {"kind": "rpn", **shared_settings(given), **_rpn(given)}
     given.ignore("MODEL.ROI_", "MODEL.KEYPOINT_ON", "TEST.DETECTIONS_PER_IMAGE")
     return settings
 
@@ -56,10 +62,14 @@ def _proposal_network(given: Options) -> dict[str, Any]:
 def _retinanet(given: Options) -> dict[str, Any]:
     settings = {
         "kind": "retinanet",
-        "weights": None,
         **shared_settings(given),
+        "anchors": anchor_settings(given),
         "levels": given.take("MODEL.RETINANET.IN_FEATURES"),
-        "head": {"convs": given.take("MODEL.RETINANET.NUM_CONVS"), "prior": given.take("MODEL.RETINANET.PRIOR_PROB")},
+        "head": {
+            "convs": given.take("MODEL.RETINANET.NUM_CONVS"),
+            "prior": given.take("MODEL.RETINANET.PRIOR_PROB"),
+            "norm": given.choose("MODEL.RETINANET.NORM", HEAD_NORMS, ""),
+        },
         "match": match_settings(given, "MODEL.RETINANET", low_quality=True),
         "focal_alpha": given.take("MODEL.RETINANET.FOCAL_LOSS_ALPHA"),
         "focal_gamma": given.take("MODEL.RETINANET.FOCAL_LOSS_GAMMA"),
@@ -78,10 +88,15 @@ def _retinanet(given: Options) -> dict[str, Any]:
             "min_size": 0.0,
         },
     }
-    given.need("MODEL.RETINANET.NORM", "")
     given.need("MODEL.MASK_ON", False)
     given.ignore("MODEL.RETINANET.NUM_CLASSES", "MODEL.PROPOSAL_GENERATOR.", "MODEL.KEYPOINT_ON")
     return settings
 
 
-ARCHITECTURES = {"GeneralizedRCNN": _faster_rcnn, "ProposalNetwork": _proposal_network, "RetinaNet": _retinanet}
+ARCHITECTURES = {
+    "GeneralizedRCNN": _faster_rcnn,
+    "ProposalNetwork": _proposal_network,
+    "RetinaNet": _retinanet,
+    "SemanticSegmentor": semantic_fpn,
+    "PanopticFPN": panoptic_fpn,
+}

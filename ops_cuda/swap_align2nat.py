@@ -1,0 +1,59 @@
+"""Swap-align-to-natural: window masks from the aligned representation of a fine map (TensorMask).
+
+What: the aligned map holds at pixel (y, x) and channel (v, u) the mask value there of the window whose centre lies (v - V // 2,
+u - V // 2) units away, a unit being `scale` pixels of the map. The natural form holds for each window, every `scale` pixels, its
+own mask of side scale * V: cell (v, u) of the window at (y, x) lies on the map's pixel (scale * y + v - scale * V // 2, ...), and
+its value is interpolated between the two nearest units in either direction (up-align), at that pixel alone (swap: the sides grow
+by `scale` as the map shrinks by it). Cells outside the map are `pad`.
+Limits: C is V * V, v before u; a unit beyond the last is taken as the last. Gradient by the same expressions.
+Source: Chen et al. 2019 (TensorMask), sections 4.2, 4.3 and appendix A.1 (up_align2nat, swap_align2nat), alpha = 1.
+CUDA: the same tensor expressions run on the device, without synchronisation.
+"""
+
+import torch
+from torch import Tensor
+
+from ops_cuda._registration import LIBRARY
+
+
+def swap_align2nat(aligned_NCHW: Tensor, side: int, scale: int, height: int, width: int, pad: float) -> Tensor:
+    """Masks [N, scale * side, scale * side, height, width] of height x width windows from [N, side * side, H, W]."""
+    natural: Tensor = torch.ops.detectline.swap_align2nat(aligned_NCHW, side, scale, height, width, pad)
+    return natural
+
+
+# -- CPU twin --
+
+
+def _along(x: Tensor, side: int, scale: int, windows: int, pad: float) -> Tensor:
+    """One direction: [..., side, pixels] -> [..., scale * side, windows]."""
+    pixels, cells = x.shape[-1], scale * side
+    offset_V = torch.arange(cells, device=x.device) - cells // 2
+    place_VW = offset_V.unsqueeze(1) + scale * torch.arange(windows, device=x.device)
+    inside_VW = (place_VW >= 0) & (place_VW < pixels)
+    unit_V = (offset_V.to(x.dtype) / scale + side // 2).clamp(0, side - 1)
+    low_V = unit_V.floor().to(torch.int64)
+    share_V = (unit_V - low_V.to(x.dtype)).unsqueeze(1)
+    high_V = (low_V + 1).clamp(max=side - 1)
+    at_VW = place_VW.clamp(min=0).minimum(torch.full_like(place_VW, 1) * (pixels - 1))
+    flat = x.flatten(-2)
+
+    def read(unit_V: Tensor) -> Tensor:
+        index = (unit_V.unsqueeze(1) * pixels + at_VW).flatten()
+        return flat.index_select(-1, index).unflatten(-1, (cells, windows))
+
+    mixed = read(low_V) * (1 - share_V) + read(high_V) * share_V
+    return torch.where(inside_VW, mixed, torch.full_like(mixed, pad))
+
+
+def _swap_align2nat(x: Tensor, side: int, scale: int, height: int, width: int, pad: float) -> Tensor:
+    aligned_NVUHW = x.unflatten(1, (side, side))
+    rows_NUWVY = _along(aligned_NVUHW.permute(0, 2, 4, 1, 3), side, scale, height, pad)
+    columns_NVYUX = _along(rows_NUWVY.permute(0, 3, 4, 1, 2), side, scale, width, pad)
+    return columns_NVYUX.permute(0, 1, 3, 2, 4)
+
+
+# -- registration: the composite form gives the fake, the gradient and the ONNX decomposition --
+
+LIBRARY.define("swap_align2nat(Tensor x, int side, int scale, SymInt height, SymInt width, float pad) -> Tensor")
+LIBRARY.impl("swap_align2nat", _swap_align2nat, "CompositeImplicitAutograd")

@@ -1,0 +1,53 @@
+"""Every architecture in conf/model through the whole line, in its tiny form: pictures to files that were held against torch.
+
+A new architecture is here as soon as conf/model/<name>_tiny.yaml is.
+"""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from pipeline import settings
+from pipeline.layout import Layout
+from pipeline.tasks import FIGURE
+from tests.detector.test_family import NAMES
+from tests.stages.tiny import run_stages
+
+pytestmark = pytest.mark.line
+
+SMALL = ("dataset.train=48", "dataset.val=12", "quantize.pictures=4", "export.pictures=2")
+STEPS = {"default": 60}
+"""Steps of training; enough that every task finds something to measure."""
+
+
+@pytest.fixture(scope="module")
+def data(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """The shapes that every architecture is given; read-only."""
+    layout = Layout(tmp_path_factory.mktemp("shapes"))
+    run_stages(root, layout, ["ingest", "validate"], SMALL)
+    return layout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_line_runs(name: str, data: Layout, root: Path, tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    (tmp_path / "data").symlink_to(data.root / "data")
+    steps = STEPS.get(name, STEPS["default"])
+    run_stages(root, layout, ["train", "evaluate", "quantize", "export"], (*SMALL, f"model={name}", f"train.steps={steps}"))
+
+    tasks = settings.load([f"model={name}"], root).model.tasks
+    measured = json.loads((layout.reports("evaluate") / "metrics.json").read_text())
+    losses = json.loads((layout.reports("export") / "metrics.json").read_text())
+    for task in tasks:
+        figure = FIGURE[task]
+        assert 0 <= measured[f"{task}/{figure}"] <= 1
+        prefix = "" if task == "bbox" else f"{task}/"
+        assert abs(losses[f"export/onnx/{prefix}{figure}_loss"]) <= 0.001
+        assert losses[f"export/torch/{prefix}{figure}"] == pytest.approx(measured[f"{task}/{figure}"], abs=1e-9)
+    deploy = json.loads((layout.onnx / "deploy.json").read_text())
+    for entry in deploy["files"].values():
+        graph = onnx.load(str(layout.onnx / entry["file"]))
+        onnx.checker.check_model(graph, full_check=True)
+        assert [output.name for output in graph.graph.output] == deploy["outputs"]
