@@ -59,7 +59,7 @@ def roi_align(
 # -- CPU twin --
 
 
-def _weights(real: Any) -> Callable[..., int]:
+def _weights(real: Any) -> Callable[..., None]:
     """A njit function for one axis of one box, in `real` arithmetic."""
 
     @numba.njit(cache=True, error_model="numpy", nogil=True)  # type: ignore[untyped-decorator]  # positions: no fused arithmetic

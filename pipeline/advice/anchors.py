@@ -24,7 +24,7 @@ def cluster(values_A: NDArray[np.float64], count: int, rounds: int = 50) -> NDAr
         if np.allclose(moved, centres):
             break
         centres = moved
-    return np.exp(np.sort(centres))
+    return np.asarray(np.exp(np.sort(centres)))
 
 
 def propose_anchors(boxes_A4: NDArray[np.float64], levels: int, ratios: int) -> tuple[Sizes, tuple[float, ...]]:

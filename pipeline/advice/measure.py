@@ -61,7 +61,8 @@ def main() -> None:
     cfg = pydantic.TypeAdapter[ModelConfig](ModelConfig).validate_python(task["model"])
     torch.manual_seed(0)
     model = build_detector(cfg, task["classes"]).to(task["device"])
-    images, targets = synthetic_batch(cfg.tasks, task["classes"], *task["size"], model.divisor, task["batch"], task["device"])
+    height, width = task["size"]
+    images, targets = synthetic_batch(cfg.tasks, task["classes"], height, width, model.divisor, task["batch"], task["device"])
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0, momentum=0.9)
     generator = torch.Generator(task["device"]).manual_seed(0)
     on_gpu = task["device"] != "cpu"
@@ -75,7 +76,7 @@ def main() -> None:
 
     def step() -> None:
         optimizer.zero_grad()
-        model.losses(images, targets, generator).total().backward()
+        model.losses(images, targets, generator).total().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     model.train()

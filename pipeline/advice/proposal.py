@@ -102,7 +102,7 @@ def levels_of(cfg: Any) -> tuple[str, ...]:
 
 def stride_of(level: str) -> int:
     """Pixels between the cells of p2..p7 (4 to 128) or res2..res5 (4 to 32)."""
-    return 2 ** int(level[-1])
+    return 1 << int(level[-1])
 
 
 def finest_stride(cfg: Any) -> int:
@@ -221,8 +221,8 @@ def warnings(stats: Statistics, wanted: AdviseConfig, cfg: ModelConfig, recall: 
     seen_A = stats.sides_A * scale_I[stats.image_A]
     if (lost := float((seen_A < stride).mean())) > 0.01:
         said.append(
-            f"{lost:.0%} of the objects are smaller than the finest stride ({stride} px) in the network's picture: expect to miss "
-            f"them. Cut the pictures into tiles, or take them from nearer"
+            f"{lost:.0%} of the objects are smaller than the finest stride ({stride} px) in the network's picture: expect to "
+            f"miss them. Cut the pictures into tiles, or take them from nearer"
         )
     if cfg.input.short_side > stats.short_side * 1.05:
         said.append(

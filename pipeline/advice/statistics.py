@@ -22,7 +22,7 @@ class Statistics:
     @property
     def sides_A(self) -> NDArray[np.float64]:
         """Square root of each truth's area, in pixels."""
-        return np.sqrt(np.prod(self.boxes_A4[:, 2:] - self.boxes_A4[:, :2], axis=1))
+        return np.asarray(np.sqrt(np.prod(self.boxes_A4[:, 2:] - self.boxes_A4[:, :2], axis=1)))
 
     @property
     def short_side(self) -> float:
@@ -36,7 +36,7 @@ class Statistics:
 
     def scales_I(self, short_side: int, long_side: int) -> NDArray[np.float64]:
         """How much each picture is enlarged on its way into a network of that input size."""
-        return np.minimum(short_side / self.sizes_I2.min(axis=1), long_side / self.sizes_I2.max(axis=1))
+        return np.asarray(np.minimum(short_side / self.sizes_I2.min(axis=1), long_side / self.sizes_I2.max(axis=1)))
 
 
 def statistics_of(dataset: Dataset, place: object) -> Statistics:

@@ -71,10 +71,12 @@ def check_instructions(data: bytes, place: object) -> None:
                 raise DataError(place, f"instruction {code.name} at byte {position} is refused: weights have no need of it")
             if count > MOST_INSTRUCTIONS:
                 raise DataError(place, f"has more than {MOST_INSTRUCTIONS} instructions: more than weights have need of")
-            if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > count:
+            if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(str(argument)) > count:
                 raise DataError(place, f"memo number {argument} at byte {position} is refused: it is larger than the program")
-            if code.name == "GLOBAL" and tuple(argument.split(" ", 1)) not in REBUILDING:
-                raise DataError(place, f"{argument.replace(' ', '.')} at byte {position} is refused: weights have no need of it")
+            if code.name == "GLOBAL" and tuple(str(argument).split(" ", 1)) not in REBUILDING:
+                raise DataError(
+                    place, f"{str(argument).replace(' ', '.')} at byte {position} is refused: weights have no need of it"
+                )
     except DataError:
         raise
     except Exception as error:  # pickletools raises what its readers happen to

@@ -95,7 +95,7 @@ def custom_targets(cfg: object) -> frozenset[str]:
 def _targets(cfg: object) -> Iterator[str]:
     if is_dataclass(cfg):
         if getattr(cfg, "kind", None) == "custom":
-            yield cfg.target  # type: ignore[attr-defined]
+            yield str(getattr(cfg, "target"))  # noqa: B009  a field of every class of that kind
         for field in fields(cfg):
             yield from _targets(getattr(cfg, field.name))
     elif isinstance(cfg, tuple):
