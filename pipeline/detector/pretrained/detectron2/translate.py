@@ -11,7 +11,9 @@ import pydantic
 from pipeline.detector.config import ModelConfig
 from pipeline.detector.pretrained.detectron2.heads import roi_settings, rpn_settings
 from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
+from pipeline.detector.pretrained.detectron2.rotated import rotated_faster_rcnn_settings, rotated_rpn_settings
 from pipeline.detector.pretrained.detectron2.shared import match_settings, shared_settings
+from pipeline.detector.pretrained.detectron2.tensormask import tensormask_settings
 
 
 def translate(options: Mapping[str, Any]) -> ModelConfig:
@@ -30,6 +32,8 @@ def translate(options: Mapping[str, Any]) -> ModelConfig:
 
 def _faster_rcnn(given: Options) -> dict[str, Any]:
     heads, proposals = given.take("MODEL.ROI_HEADS.NAME"), given.take("MODEL.PROPOSAL_GENERATOR.NAME")
+    if proposals == "RRPN":
+        return rotated_faster_rcnn_settings(given)
     if heads != "StandardROIHeads":
         raise NotBuiltError("MODEL.ROI_HEADS.NAME", heads, "is not built. Choices: StandardROIHeads")
     if proposals != "RPN":
@@ -38,9 +42,12 @@ def _faster_rcnn(given: Options) -> dict[str, Any]:
 
 
 def _proposal_network(given: Options) -> dict[str, Any]:
-    given.need("MODEL.PROPOSAL_GENERATOR.NAME", "RPN")
+    given.need("MODEL.PROPOSAL_GENERATOR.NAME", "RPN", "RRPN")
     given.need("MODEL.MASK_ON", False)
-    settings = {"kind": "rpn", **shared_settings(given), "rpn": rpn_settings(given)}
+    if given.options.get("MODEL.PROPOSAL_GENERATOR.NAME") == "RRPN":
+        settings = rotated_rpn_settings(given)
+    else:
+        settings = {"kind": "rpn", **shared_settings(given), "rpn": rpn_settings(given)}
     given.ignore("MODEL.ROI_", "MODEL.KEYPOINT_ON", "TEST.DETECTIONS_PER_IMAGE")
     return settings
 
@@ -73,4 +80,9 @@ def _retinanet(given: Options) -> dict[str, Any]:
     return settings
 
 
-ARCHITECTURES = {"GeneralizedRCNN": _faster_rcnn, "ProposalNetwork": _proposal_network, "RetinaNet": _retinanet}
+ARCHITECTURES = {
+    "GeneralizedRCNN": _faster_rcnn,
+    "ProposalNetwork": _proposal_network,
+    "RetinaNet": _retinanet,
+    "TensorMask": tensormask_settings,
+}
