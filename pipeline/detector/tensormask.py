@@ -153,7 +153,7 @@ class TensorMask(Detector):
                 rows = compact(taken_NK > 0, self.compact_rows)
                 natural_NMMW = self.head.natural(aligned, level, side, height, width)
                 logits_RMM = rows.take(_windows(natural_NMMW, index_NK))
-                frames_RF4 = rows.take(self.windows.frames(level, side, width, index_NK))
+                frames_RF4 = rows.take(self.windows.frames(level, side, height, width, index_NK))
                 owner_R = rows.take(first_N1 + take_rows(match_NWS[..., size], index_NK))
                 valid_R = rows.valid()
                 owner_R = torch.where(valid_R, owner_R, torch.full_like(owner_R, -1))
@@ -206,7 +206,7 @@ class TensorMask(Detector):
                 cell_ND = local_ND // sizes
                 natural_NMMW = self.head.natural(aligned, level, side, height, width)
                 logits_RMM = rows.take(_windows(natural_NMMW, cell_ND))
-                frames_R4 = rows.take(self.windows.frames(level, side, width, cell_ND))
+                frames_R4 = rows.take(self.windows.frames(level, side, height, width, cell_ND))
                 own_RMM = sampled(logits_RMM.sigmoid(), frames_R4, boxes_R4, self.mask_cells)
                 masks_RMM = torch.where(mine_R.view(-1, 1, 1), own_RMM, masks_RMM)
         masks_NDMM = rows.spread(masks_RMM)

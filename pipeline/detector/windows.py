@@ -47,7 +47,7 @@ class Windows(nn.Module):
         """The unit [A] of every window, in pixels."""
         return torch.cat([torch.full_like(least, float(s)) for (_, least), s in zip(levels, self.strides, strict=True)])
 
-    def frames(self, level: int, side: int, width: int, window_NK: Tensor) -> Tensor:
+    def frames(self, level: int, side: int, height: int, width: int, window_NK: Tensor) -> Tensor:
         """Boxes [N, K, 4] that the masks of a level's windows of `side` units fill: whole cells of the finest level's grid.
 
         A mask's cell lies around a pixel of the finest map, and a mask of an even number of cells has one more before the centre
@@ -55,8 +55,10 @@ class Windows(nn.Module):
         """
         scale, fine = self.strides[level] // self.strides[0], float(self.strides[0])
         cells = scale * side
-        x_NK, y_NK = (window_NK % width).to(self.sides.dtype), (window_NK // width).to(self.sides.dtype)
-        low_NK2 = (torch.stack([x_NK, y_NK], dim=-1) * scale - (cells // 2) - 0.5) * fine
+        # Looked up, not divided: a remainder by a free width has no ONNX form.
+        y_H, x_W = (torch.arange(n, device=window_NK.device).to(self.sides.dtype) for n in (height, width))
+        y_HW, x_HW = torch.meshgrid(y_H, x_W, indexing="ij")
+        low_NK2 = (torch.stack([x_HW, y_HW], dim=-1).flatten(0, 1)[window_NK] * scale - (cells // 2) - 0.5) * fine
         return torch.cat([low_NK2, low_NK2 + cells * fine], dim=-1)
 
 

@@ -11,8 +11,10 @@ import pydantic
 from pipeline.detector.config import ModelConfig
 from pipeline.detector.pretrained.detectron2.heads import ROI_HEADS, proposal_settings, rpn_settings
 from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
+from pipeline.detector.pretrained.detectron2.rotated import rotated_faster_rcnn_settings, rotated_rpn_settings
 from pipeline.detector.pretrained.detectron2.semantic import panoptic_fpn, semantic_fpn
 from pipeline.detector.pretrained.detectron2.shared import HEAD_NORMS, anchor_settings, match_settings, shared_settings
+from pipeline.detector.pretrained.detectron2.tensormask import tensormask_settings
 
 
 def translate(options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> ModelConfig:
@@ -33,6 +35,8 @@ def translate(options: Mapping[str, Any], defaults: Mapping[str, Any] | None = N
 
 def _faster_rcnn(given: Options) -> dict[str, Any]:
     heads, proposals = given.take("MODEL.ROI_HEADS.NAME"), given.take("MODEL.PROPOSAL_GENERATOR.NAME")
+    if proposals == "RRPN":
+        return rotated_faster_rcnn_settings(given)
     if heads != "DensePoseROIHeads":  # other heads know no dense pose, whatever the switch says
         given.need("MODEL.DENSEPOSE_ON", False)
     if heads not in ROI_HEADS:
@@ -52,9 +56,12 @@ PROPOSERS = {"RPN": ("faster_rcnn", _rpn), "PrecomputedProposals": ("fast_rcnn",
 
 
 def _proposal_network(given: Options) -> dict[str, Any]:
-    given.need("MODEL.PROPOSAL_GENERATOR.NAME", "RPN")
+    given.need("MODEL.PROPOSAL_GENERATOR.NAME", "RPN", "RRPN")
     given.need("MODEL.MASK_ON", False)
-    settings = {"kind": "rpn", **shared_settings(given), **_rpn(given)}
+    if given.take("MODEL.PROPOSAL_GENERATOR.NAME") == "RRPN":
+        settings = rotated_rpn_settings(given)
+    else:
+        settings = {"kind": "rpn", **shared_settings(given), **_rpn(given)}
     given.ignore("MODEL.ROI_", "MODEL.KEYPOINT_ON", "TEST.DETECTIONS_PER_IMAGE")
     return settings
 
@@ -99,4 +106,5 @@ ARCHITECTURES = {
     "RetinaNet": _retinanet,
     "SemanticSegmentor": semantic_fpn,
     "PanopticFPN": panoptic_fpn,
+    "TensorMask": tensormask_settings,
 }

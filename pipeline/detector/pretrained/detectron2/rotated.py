@@ -1,0 +1,60 @@
+"""Rotated RPN and Faster R-CNN: the options that differ from the upright ones."""
+
+from typing import Any
+
+from pipeline.detector.pretrained.detectron2.heads import roi_settings, rpn_settings
+from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
+from pipeline.detector.pretrained.detectron2.shared import shared_settings
+from pipeline.errors import ConfigError
+
+GENERATOR = "MODEL.ANCHOR_GENERATOR.NAME"
+
+
+def rotated_faster_rcnn_settings(given: Options) -> dict[str, Any]:
+    """The settings of GeneralizedRCNN with RRPN and RROIHeads."""
+    _require("MODEL.ROI_HEADS.NAME", given.take("MODEL.ROI_HEADS.NAME"), "RROIHeads")
+    _require("MODEL.ROI_BOX_HEAD.POOLER_TYPE", given.take("MODEL.ROI_BOX_HEAD.POOLER_TYPE"), "ROIAlignRotated")
+    for extra in ("MODEL.MASK_ON", "MODEL.KEYPOINT_ON"):
+        if given.take(extra, False):
+            raise NotBuiltError(extra, True, "is for upright boxes: rotated heads have boxes alone")
+    first = rotated_rpn_settings(given)
+    upright = Options(dict(given.options) | {"MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2"})
+    roi = roi_settings(upright)
+    given.unread &= upright.unread
+    pooler = {name: value for name, value in roi["pooler"].items() if name != "aligned"}
+    own = {name: roi[name] for name in ("levels", "match", "sample", "append_truths", "head", "class_agnostic", "select")}
+    loss = _only_smooth_l1(roi["box_loss"], "MODEL.ROI_BOX_HEAD")
+    weights = _five(roi["box_weights"], "MODEL.ROI_BOX_HEAD")
+    return first | {"kind": "rotated_faster_rcnn", "roi": own | {"pooler": pooler, "box_loss": loss, "box_weights": weights}}
+
+
+def rotated_rpn_settings(given: Options) -> dict[str, Any]:
+    """The settings of ProposalNetwork with RRPN."""
+    _require(GENERATOR, given.take(GENERATOR), "RotatedAnchorGenerator")
+    angles = given.take("MODEL.ANCHOR_GENERATOR.ANGLES")
+    upright = Options(dict(given.options) | {GENERATOR: "DefaultAnchorGenerator"})
+    settings, rpn = shared_settings(upright), rpn_settings(upright)
+    given.unread &= upright.unread
+    rpn |= {
+        "box_loss": _only_smooth_l1(rpn["box_loss"], "MODEL.RPN"),
+        "box_weights": _five(rpn["box_weights"], "MODEL.RPN"),
+    }
+    settings["anchors"] = settings["anchors"] | {"angles": angles}
+    return settings | {"kind": "rotated_rpn", "rpn": rpn}
+
+
+def _require(name: str, value: object, wanted: str) -> None:
+    if value != wanted:
+        raise ConfigError(name, value, f"does not go with MODEL.PROPOSAL_GENERATOR.NAME=RRPN, which needs {wanted}")
+
+
+def _only_smooth_l1(loss: dict[str, Any], prefix: str) -> dict[str, Any]:
+    if loss["kind"] != "smooth_l1":
+        raise ConfigError(f"{prefix}.BBOX_REG_LOSS_TYPE", loss["kind"], "is for upright boxes; rotated ones have smooth_l1")
+    return loss
+
+
+def _five(weights: Any, prefix: str) -> Any:
+    if len(weights) != 5:
+        raise ConfigError(f"{prefix}.BBOX_REG_WEIGHTS", weights, "must be five: of dx, dy, dw, dh and the angle")
+    return weights
