@@ -7,8 +7,6 @@ Source: mask targets of Detectron2 with INPUT.MASK_FORMAT bitmask; ROIAlign of H
 CUDA: until the kernel exists, tensors go through the host (a synchronisation).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -54,9 +52,11 @@ def _crop_bitmaps_cpu(
     return masks
 
 
-def _crop_bitmaps_cuda(*given: Any) -> Tensor:
-    *tensors, size = given
-    return _crop_bitmaps_cpu(*(tensor.cpu() for tensor in tensors), size).to(tensors[-1].device)
+def _crop_bitmaps_cuda(
+    points: Tensor, polygon_starts: Tensor, owner_starts: Tensor, sizes: Tensor, boxes: Tensor, owner: Tensor, size: int
+) -> Tensor:
+    pools = points.cpu(), polygon_starts.cpu(), owner_starts.cpu()
+    return _crop_bitmaps_cpu(*pools, sizes.cpu(), boxes.cpu(), owner.cpu(), size).to(boxes.device)
 
 
 # -- registration --

@@ -57,7 +57,7 @@ def _taps(cells: int, pixels: int, first: np.ndarray, weights: np.ndarray) -> No
 @numba.njit(cache=True, error_model="numpy", nogil=True)  # type: ignore[untyped-decorator]
 def _best(
     map_MM: np.ndarray, row_at: np.ndarray, row_by: np.ndarray, column_at: np.ndarray, column_by: np.ndarray, wide: np.ndarray
-) -> tuple[int, int, float]:
+) -> tuple[int, int, np.float32]:
     """Row, column and value of the stretched map's first maximum; `wide` [cells, columns] is working space."""
     cells, rows, columns = map_MM.shape[0], len(row_at), len(column_at)
     for cell in range(cells):

@@ -147,7 +147,7 @@ def _labels(truth: Truth, number: int, count: int) -> list[dict[str, Any]]:
     """The labels of one class as COCO's annotations, ids from 1."""
     assert truth.keypoints_AK3 is not None
     rows = np.flatnonzero(truth.category_ids_A == number)
-    found = []
+    found: list[dict[str, Any]] = []
     for row in rows.tolist():
         points_K3 = truth.keypoints_AK3[row, :count]
         x1, y1, x2, y2 = truth.boxes_A4[row].tolist()

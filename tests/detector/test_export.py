@@ -29,7 +29,8 @@ OTHERS = [
 @pytest.fixture(scope="module", params=["mask_rcnn", "retinanet", *OTHERS])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Path]:
     cfg = read_config(f"{request.param}_tiny")
-    model, path = lively(cfg, seed=2), tmp_path_factory.mktemp("onnx") / "detector.onnx"
+    seed = 4 if request.param == "point_rend" else 2  # one with which it finds enough, no two equally likely
+    model, path = lively(cfg, seed=seed), tmp_path_factory.mktemp("onnx") / "detector.onnx"
     export_onnx(model, path, opset=20)
     return model, path
 
