@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from pipeline.detector.pretrained.detectron2.heads import roi_settings, rpn_settings
+from pipeline.detector.pretrained.detectron2.heads import rpn_settings, standard_heads
 from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
-from pipeline.detector.pretrained.detectron2.shared import shared_settings
+from pipeline.detector.pretrained.detectron2.shared import anchor_settings, shared_settings
 from pipeline.errors import ConfigError
 
 GENERATOR = "MODEL.ANCHOR_GENERATOR.NAME"
@@ -19,9 +19,9 @@ def rotated_faster_rcnn_settings(given: Options) -> dict[str, Any]:
             raise NotBuiltError(extra, True, "is for upright boxes: rotated heads have boxes alone")
     first = rotated_rpn_settings(given)
     upright = Options(dict(given.options) | {"MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2"})
-    roi = roi_settings(upright)
+    roi = standard_heads(upright)
     given.unread &= upright.unread
-    pooler = {name: value for name, value in roi["pooler"].items() if name != "aligned"}
+    pooler = {name: value for name, value in roi["pooler"].items() if name not in ("aligned", "method")}
     own = {name: roi[name] for name in ("levels", "match", "sample", "append_truths", "head", "class_agnostic", "select")}
     loss = _only_smooth_l1(roi["box_loss"], "MODEL.ROI_BOX_HEAD")
     weights = _five(roi["box_weights"], "MODEL.ROI_BOX_HEAD")
@@ -33,14 +33,18 @@ def rotated_rpn_settings(given: Options) -> dict[str, Any]:
     _require(GENERATOR, given.take(GENERATOR), "RotatedAnchorGenerator")
     angles = given.take("MODEL.ANCHOR_GENERATOR.ANGLES")
     upright = Options(dict(given.options) | {GENERATOR: "DefaultAnchorGenerator"})
-    settings, rpn = shared_settings(upright), rpn_settings(upright)
+    settings, anchors, rpn = shared_settings(upright), anchor_settings(upright), rpn_settings(upright)
+    if rpn.pop("boundary") is not None:
+        raise ConfigError(
+            "MODEL.RPN.BOUNDARY_THRESH", given.take("MODEL.RPN.BOUNDARY_THRESH"), "is for upright anchors: must be -1"
+        )
     given.unread &= upright.unread
     rpn |= {
         "box_loss": _only_smooth_l1(rpn["box_loss"], "MODEL.RPN"),
         "box_weights": _five(rpn["box_weights"], "MODEL.RPN"),
     }
-    settings["anchors"] = settings["anchors"] | {"angles": angles}
-    return settings | {"kind": "rotated_rpn", "rpn": rpn}
+    own = {name: anchors[name] for name in ("sizes", "ratios", "offset")}
+    return settings | {"kind": "rotated_rpn", "anchors": own | {"angles": angles}, "rpn": rpn}
 
 
 def _require(name: str, value: object, wanted: str) -> None:

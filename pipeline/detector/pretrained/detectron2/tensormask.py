@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipeline.detector.pretrained.detectron2.options import Options
-from pipeline.detector.pretrained.detectron2.shared import shared_settings
+from pipeline.detector.pretrained.detectron2.shared import anchor_settings, shared_settings
 from pipeline.errors import ConfigError
 
 MASK_CELLS, PRIOR = 56, 0.01
@@ -19,7 +19,7 @@ def tensormask_settings(given: Options) -> dict[str, Any]:
         if name not in given.options:
             raise ConfigError(name, None, "is missing: only the model with masks, aligned and with bipyramid is built")
     shared = shared_settings(given)
-    anchors = shared.pop("anchors")
+    anchors = anchor_settings(given)
     levels = given.take(f"{own}.IN_FEATURES")
     if [list(ratios) for ratios in anchors["ratios"]] != [[1.0]] or anchors["offset"] != 0:
         raise ConfigError("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", anchors["ratios"], "must be [[1.0]], with OFFSET 0: squares")
@@ -53,6 +53,7 @@ def tensormask_settings(given: Options) -> dict[str, Any]:
             "score": given.take(f"{own}.SCORE_THRESH_TEST"),
             "nms": given.take(f"{own}.NMS_THRESH_TEST"),
             "limit": given.take("TEST.DETECTIONS_PER_IMAGE"),
+            "min_size": 0.0,
         },
         "mask_cells": MASK_CELLS,
     }
