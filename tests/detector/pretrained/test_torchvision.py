@@ -42,7 +42,7 @@ def matches(ours_D5: torch.Tensor, theirs_D5: torch.Tensor) -> torch.Tensor:
     return order
 
 
-@pytest.mark.parametrize("kind", ["faster_rcnn", "mask_rcnn", "retinanet"])
+@pytest.mark.parametrize("kind", ["faster_rcnn", "mask_rcnn", "keypoint_rcnn", "retinanet"])
 def test_same_detections(kind: str) -> None:
     """Boxes within 0.01 px and scores within 1e-4, by index, on a batch of two sizes."""
     ours, peer = pair(kind)
@@ -50,8 +50,9 @@ def test_same_detections(kind: str) -> None:
     pixels = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
     peer.transform.min_size, peer.transform.max_size = (SIDE - 30,), SIDE  # no picture is resized
     kept = {}
-    if kind == "mask_rcnn":
-        peer.roi_heads.mask_predictor.register_forward_hook(lambda _m, _i, logits: kept.__setitem__("logits", logits))
+    if kind in ("mask_rcnn", "keypoint_rcnn"):
+        predictor = peer.roi_heads.mask_predictor if kind == "mask_rcnn" else peer.roi_heads.keypoint_predictor
+        predictor.register_forward_hook(lambda _m, _i, logits: kept.__setitem__("logits", logits))
     expected = []
     with torch.inference_mode():
         found = ours.detect(Images(pixels, torch.tensor(sizes)))
@@ -68,7 +69,10 @@ def test_same_detections(kind: str) -> None:
         torch.testing.assert_close(found.scores_ND[n, order], theirs["scores"], rtol=0, atol=1e-4)
         assert (found.labels_ND[n, order] + 1).tolist() == theirs["labels"].tolist()
         assert len(set(theirs["labels"].tolist())) > 2 and float(theirs["scores"].std()) > 0.01
-        if kept:
+        if kind == "mask_rcnn":
             masks = kept["logits"][torch.arange(rows, rows + count), theirs["labels"]].sigmoid()
             torch.testing.assert_close(found.masks_NDMM[n, order], masks, rtol=0, atol=1e-4)
+        if kind == "keypoint_rcnn":
+            logits = kept["logits"][rows : rows + count]
+            torch.testing.assert_close(found.heatmaps_NDKMM[n, order], logits, rtol=0, atol=1e-4 * float(logits.std()) + 1e-4)
         rows += count
