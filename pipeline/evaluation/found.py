@@ -83,7 +83,7 @@ def found_in(
     """
     if "rotated" in raw:
         rotated_D5, kept_D = rotated_to_picture(raw["rotated"], size, out_size)
-        boxes_D4 = enclosing(rotated_D5)
+        boxes_D4: NDArray[Any] = enclosing(rotated_D5)
     else:
         boxes_D4, kept_D = to_picture(raw["boxes"], size, out_size)
     masks_D: list[Rle] | None = None

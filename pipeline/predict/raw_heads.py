@@ -76,7 +76,8 @@ class RawHeads:
         for start in range(0, max(len(regions), 1), CHUNK):
             given = regions[start : start + CHUNK], proposals_P5[start : start + CHUNK]
             feed = dict(zip(REGION_INPUTS, given, strict=True)) if len(regions) else self._no_regions()
-            parts.append(run(list(REGIONS), black | feed))
+            asked: dict[str, NDArray[Any]] = {**black, **feed}
+            parts.append(run(list(REGIONS), asked))
         scores_PC, boxes_PC5 = (np.concatenate(values)[: len(regions)] for values in zip(*parts, strict=True))
         return scores_PC, boxes_PC5
 
