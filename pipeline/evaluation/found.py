@@ -122,7 +122,7 @@ def found_in(
         return Predictions(np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), **maps)
     if "rotated" in raw:
         rotated_D5, kept_D = rotated_to_picture(raw["rotated"], size, out_size)
-        boxes_D4 = enclosing(rotated_D5)
+        boxes_D4: NDArray[Any] = enclosing(rotated_D5)
     else:
         boxes_D4, kept_D = to_picture(raw["boxes"], size, out_size)
     masks_D: list[Rle] | None = None

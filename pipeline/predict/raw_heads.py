@@ -71,12 +71,13 @@ class RawHeads:
     def _second(self, run: Run, regions: NDArray[np.float32], proposals_P5: Boxes) -> tuple[NDArray[np.float32], Boxes]:
         """Scores and boxes of all regions; the first function gets the smallest black picture."""
         side = 2 * self.divisor
-        black = {"pixels": np.zeros((1, 3, side, side), np.uint8), "sizes": np.zeros((1, 2), np.int64)}
+        black: dict[str, NDArray[Any]] = {"pixels": np.zeros((1, 3, side, side), np.uint8), "sizes": np.zeros((1, 2), np.int64)}
         parts = []
         for start in range(0, max(len(regions), 1), CHUNK):
             given = regions[start : start + CHUNK], proposals_P5[start : start + CHUNK]
             feed = dict(zip(REGION_INPUTS, given, strict=True)) if len(regions) else self._no_regions()
-            parts.append(run(list(REGIONS), black | feed))
+            asked: dict[str, NDArray[Any]] = {**black, **feed}
+            parts.append(run(list(REGIONS), asked))
         scores_PC, boxes_PC5 = (np.concatenate(values)[: len(regions)] for values in zip(*parts, strict=True))
         return scores_PC, boxes_PC5
 
