@@ -67,6 +67,8 @@ class ShapesDataset:
     """Smallest and largest shape: diameter of its circle as a share of the picture's side."""
     hidden: float
     """A shape is placed elsewhere when this share of it, 0..1, would be covered by shapes in front of it."""
+    dense_points: int
+    """Points with a dense pose per shape, sampled where it is seen; 0 for no dense pose labels."""
 
     def __post_init__(self) -> None:
         if not 32 <= self.size <= 4096:
@@ -77,6 +79,8 @@ class ShapesDataset:
             raise ConfigError("dataset.objects", list(self.objects), "must be [fewest, most] with 1 <= fewest <= most <= 100")
         if not 0 < self.diameter[0] <= self.diameter[1] < 1:
             raise ConfigError("dataset.diameter", list(self.diameter), "must be [smallest, largest] between 0 and 1")
+        if not 0 <= self.dense_points <= 1000:
+            raise ConfigError("dataset.dense_points", self.dense_points, "must lie between 0 and 1000")
         if not 0 <= self.hidden < 1:
             raise ConfigError("dataset.hidden", self.hidden, "must be from 0 to below 1")
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.annotations import Annotations, ImageTable, Rows, row_indices
+from pipeline.data.dense import Surface
 from pipeline.data.formats.coco_json import annotation_table, image_table, read_coco_json, write_coco_json
 from pipeline.errors import DataError, did_you_mean
 from pipeline.files import digest_file, read_json, write_json
@@ -52,13 +53,15 @@ class DatasetInfo:
     """How the splits were made, in words."""
     licence: str | None = None
     tasks: tuple[str, ...] = ()
-    """What the labels can teach: "box", "mask", "keypoints"."""
+    """What the labels can teach: "box", "mask", "keypoints", "densepose"."""
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Per split: images, annotations, missing (pictures that are not there)."""
     unlisted: tuple[str, ...] = ()
     """Pictures or label files of the source that belong to no split: left out, never unsaid."""
     digest: str = ""
     """Over labels and picture bytes; set by `write_dataset`."""
+    surface: Surface | None = None
+    """What the dense pose labels mean, where there are any."""
 
 
 @dataclass(slots=True)
@@ -166,6 +169,7 @@ def tasks_of(splits: Sequence[Split]) -> tuple[str, ...]:
         "box": any(np.isfinite(t.boxes_A4).all(axis=1).any() for t in tables),
         "mask": any(len(t.polygons.polygon_starts) > 1 or t.rle for t in tables),
         "keypoints": any(t.keypoints_AK3 is not None for t in tables),
+        "densepose": any(t.dense is not None and t.dense.has().any() for t in tables),
     }
     return tuple(name for name, there in has.items() if there)
 
@@ -220,7 +224,10 @@ def parse_categories(records: object, place: object) -> tuple[Category, ...]:
 
 
 def _read_split(folder: Path, name: str, info: DatasetInfo) -> Split:
-    return read_split(folder / f"{name}.json", name, [category.id for category in info.categories], folder / "images")
+    split = read_split(folder / f"{name}.json", name, [category.id for category in info.categories], folder / "images")
+    if split.annotations.dense is not None:
+        split.annotations.dense.surface = info.surface
+    return split
 
 
 def _read_info(path: Path) -> DatasetInfo:
@@ -237,6 +244,7 @@ def _read_info(path: Path) -> DatasetInfo:
             counts=content["splits"],
             unlisted=tuple(content["unlisted"]),
             digest=content["digest"],
+            surface=None if content.get("surface") is None else Surface.from_json(content["surface"]),
         )
     except (KeyError, TypeError) as error:
         raise DataError(path, f"field missing or of the wrong type: {error}", "ingest again") from error
@@ -254,7 +262,7 @@ def _write_info(path: Path, info: DatasetInfo) -> None:
         "splits": info.counts,
         "unlisted": list(info.unlisted),
         "digest": info.digest,
-    }
+    } | ({} if info.surface is None else {"surface": info.surface.as_json()})
     write_json(path, content)
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.annotations import PolygonPool, Rows
 from pipeline.data.dataset import Split
+from pipeline.data.dense import DenseTruths
 from pipeline.data.masks import outlines
 from pipeline.tasks import Task
 
@@ -25,15 +26,24 @@ class Truths:
     polygons: PolygonPool | None = None
     """Outlines. A crop moves them without clipping: masks are rasterised within boxes."""
 
+    dense: DenseTruths | None = None
+    """Dense pose labels."""
+
     @classmethod
     def read(cls, split: Split, row: int, tasks: Collection[Task]) -> "Truths":
         """The labels of picture `row` that can be learnt from: of a known class, and no crowd."""
         annotations, rows = split.annotations, split.rows_of(row)
         learn_A = ~annotations.crowd_A[rows] & (annotations.label_A[rows] >= 0)
+        boxes_G4 = annotations.boxes_A4[rows][learn_A].astype(np.float32).reshape(-1, 4)
+        dense = None
+        if "densepose" in tasks and annotations.dense is not None:
+            place = f"{split.name}.json: {split.images.file_names[row]}"
+            dense = DenseTruths.read(annotations.dense.take(rows).take(learn_A), boxes_G4, place)
         return cls(
-            boxes_G4=annotations.boxes_A4[rows][learn_A].astype(np.float32).reshape(-1, 4),
+            boxes_G4=boxes_G4,
             labels_G=annotations.label_A[rows][learn_A],
             polygons=outlines(split, rows).take(learn_A) if "segm" in tasks else None,
+            dense=dense,
         )
 
     def __len__(self) -> int:
@@ -46,6 +56,7 @@ class Truths:
             boxes_G4=self.boxes_G4[rows],
             labels_G=self.labels_G[rows],
             polygons=None if self.polygons is None else self.polygons.take(rows),
+            dense=None if self.dense is None else self.dense.take(rows),
         )
 
     def moved(self, scale: tuple[float, float], shift: tuple[float, float]) -> "Truths":
@@ -55,6 +66,7 @@ class Truths:
             self,
             boxes_G4=self.boxes_G4 * four[0] + four[1],
             polygons=_moved(self.polygons, scale, shift),
+            dense=None if self.dense is None else self.dense.moved(scale, shift),
         )
 
     def flipped(self, width: float) -> "Truths":
@@ -64,6 +76,7 @@ class Truths:
             self,
             boxes_G4=np.stack([np.float32(width) - x2, y1, np.float32(width) - x1, y2], axis=1),
             polygons=_moved(self.polygons, (-1, 1), (width, 0)),
+            dense=None if self.dense is None else self.dense.flipped(width),
         )
 
     def cropped(self, left: int, top: int, width: int, height: int) -> "Truths":

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.predict.postprocess import RawDetections, Rle, encode_mask, paste_mask, to_picture
+from pipeline.predict.dense import DensePose, dense_pose
+from pipeline.predict.postprocess import DENSE, RawDetections, Rle, encode_mask, paste_mask, to_picture
 
 
 @dataclass(slots=True)
@@ -24,6 +25,8 @@ class Predictions:
     category_ids_D: NDArray[np.int64]
     masks_D: list[Rle] | None = None
     """Masks of the stored pictures as run lengths; None where the detector finds boxes alone."""
+    dense_D: list[DensePose] | None = None
+    """Dense poses in the stored pictures; None where the detector finds none."""
 
     def __len__(self) -> int:
         return len(self.scores_D)
@@ -79,12 +82,17 @@ def found_in(
     if "masks" in raw:  # encoded picture by picture: all of a split's bitmaps would not fit
         pairs = zip(raw["masks"][kept_D], boxes_D4, strict=True)
         masks_D = [encode_mask(paste_mask(mask_MM, box_4, *out_size)) for mask_MM, box_4 in pairs]
+    dense_D: list[DensePose] | None = None
+    if DENSE[0] in raw:
+        maps = zip(*(raw[name][kept_D] for name in DENSE), boxes_D4, strict=True)
+        dense_D = [dense_pose(*of_one) for of_one in maps]
     return Predictions(
         image_ids_D=np.full(len(kept_D), image_id, np.int64),
         boxes_D4=boxes_D4.astype(np.float64),
         scores_D=raw["scores"][kept_D].astype(np.float64),
         category_ids_D=categories[raw["labels"][kept_D]],
         masks_D=masks_D,
+        dense_D=dense_D,
     )
 
 

@@ -5,6 +5,7 @@ from functools import partial
 
 from pipeline.errors import UserError
 from pipeline.evaluation.coco import Engine, measure
+from pipeline.evaluation.densepose import measure_dense_poses
 from pipeline.evaluation.found import Predictions
 from pipeline.evaluation.metrics import Metrics
 from pipeline.evaluation.proposals import measure_proposals
@@ -17,6 +18,7 @@ MEASURES: dict[Task, Measure] = {
     "bbox": partial(measure, task="bbox"),
     "segm": partial(measure, task="segm"),
     "proposals": measure_proposals,
+    "densepose": measure_dense_poses,
 }
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from pipeline.data.dataset import Split
+from pipeline.data.dense import DensePool
 from pipeline.data.masks import require_masks, run_lengths
 from pipeline.errors import DataError
 from pipeline.predict.postprocess import Rle
@@ -65,6 +66,8 @@ class Truth:
     """What is measured; the fields below hold what the tasks need."""
     masks_A: list[Rle] | None = None
     """Masks of the stored pictures; None where none are measured."""
+    dense_A: DensePool | None = None
+    """Dense pose labels; None where none are measured."""
 
     @classmethod
     def of(cls, split: Split, categories: Sequence[CategoryLike], tasks: Collection[Task] = BOXES) -> "Truth":
@@ -99,6 +102,7 @@ class Truth:
             names=tuple(category.name for category in found),
             tasks=tuple(tasks),
             masks_A=_masks(split, rows) if "segm" in tasks else None,
+            dense_A=table.dense.take(rows) if "densepose" in tasks and table.dense is not None else None,
         )
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 from pipeline.data.config import ShapesDataset
 from pipeline.data.dataset import Category, Dataset, DatasetInfo, Split, labels_of
 from pipeline.data.formats.coco_json import annotation_table, image_table
+from pipeline.data.formats.shapes_dense import SURFACE, Upright, dense_labels
 
 Real = NDArray[np.float64]
 Random = np.random.Generator
@@ -82,7 +83,7 @@ def draw_shapes(cfg: ShapesDataset, seed: int, folder: Path) -> Dataset:
         columns = annotation_table(annotations, table, name)
         columns.label_A = labels_of(columns.category_A, [category.id for category in categories])
         splits[name] = Split(name, table, columns, folder)
-    info = DatasetInfo(categories, f"shapes:seed {seed}", "generated", cfg.licence)
+    info = DatasetInfo(categories, f"shapes:seed {seed}", "generated", cfg.licence, surface=SURFACE if cfg.dense_points else None)
     return Dataset(info, splits)
 
 
@@ -99,6 +100,7 @@ class Placed:
     """Share of each pixel that the shape covers, 0..1."""
     window: tuple[slice, slice]
     """Rows and columns outside which it covers nothing."""
+    upright: Upright
 
 
 def draw_picture(cfg: ShapesDataset, random: Random) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
@@ -119,7 +121,7 @@ def draw_picture(cfg: ShapesDataset, random: Random) -> tuple[NDArray[np.uint8],
         pixels_HW3[own] += shape.cover_HW[own][..., None] * (paint_hw3 - pixels_HW3[own])
         placed.append(shape)
     pixels_HW3 += random.integers(-3, 4, pixels_HW3.shape[:2])[..., None]
-    return np.clip(np.rint(pixels_HW3), 0, 255).astype(np.uint8), list(_labels(placed, cfg.size))
+    return np.clip(np.rint(pixels_HW3), 0, 255).astype(np.uint8), list(_labels(placed, cfg, random))
 
 
 # -- geometry --
@@ -144,7 +146,10 @@ def _place(cfg: ShapesDataset, random: Random, grid_2HW: Real, placed: list[Plac
         window = _window(points_P2, cfg.size)
         cover_HW = np.zeros(grid_2HW.shape[1:])
         cover_HW[window] = coverage(points_P2, grid_2HW[:, *window])
-        shape = Placed(form, number + 1, points_P2, centre, cover_HW, window)
+        inverse_22 = turn.T / (squeeze * radius)
+        disc = len(form.keypoints) == 1
+        upright = Upright(centre, inverse_22 @ turn if disc else inverse_22, form.outline_P2, disc)
+        shape = Placed(form, number + 1, points_P2, centre, cover_HW, window, upright)
         if all(_seen(k, [*placed, shape]) >= 1 - cfg.hidden for k in range(len(placed))):
             return shape
     return None
@@ -189,15 +194,19 @@ def clipped(points_P2: Real, size: float) -> Real:
     return np.array(points).reshape(-1, 2)
 
 
-def _labels(placed: list[Placed], size: int) -> Iterator[dict[str, Any]]:
+def _labels(placed: list[Placed], cfg: ShapesDataset, random: Random) -> Iterator[dict[str, Any]]:
+    size = cfg.size
     for number, shape in enumerate(placed):
         outline_P2 = np.round(clipped(shape.points_P2, size), 2) + 0.0  # no -0.0
         low, high = outline_P2.min(axis=0), outline_P2.max(axis=0)
         after = np.roll(outline_P2, -1, axis=0)
         area = abs(float((outline_P2[:, 0] * after[:, 1] - outline_P2[:, 1] * after[:, 0]).sum())) / 2
-        yield {
+        box = [*low.tolist(), *np.round(high - low, 2).tolist()]
+        behind = [other.upright for other in placed[number + 1 :]]
+        dense = dense_labels(shape.upright, behind, box, size, cfg.dense_points, random) if cfg.dense_points else {}
+        yield dense | {
             "category_id": shape.number,
-            "bbox": [*low.tolist(), *np.round(high - low, 2).tolist()],
+            "bbox": box,
             "area": round(area, 2),
             "iscrowd": 0,
             "segmentation": [outline_P2.reshape(-1).tolist()],
