@@ -56,6 +56,22 @@ def _rotated_boxes(split: Split, dataset: Dataset, place: Path) -> None:
     require_rotated(split, place)
 
 
+def _dense_poses(split: Split, dataset: Dataset, place: Path) -> None:
+    """Some labels with points; an object without any teaches its box alone, as most of COCO's people do."""
+    dense = split.annotations.dense
+    if dense is None or not dense.has().any():
+        todo = f"{BOXES_INSTEAD}, or add dp_x, dp_y, dp_I, dp_U, dp_V to the labels"
+        raise DataError(place, f"no label of the split {split.name} has points of a dense pose", todo)
+    surface = dataset.info.surface
+    if surface is None:
+        raise DataError(place, "dataset.json does not describe the surface of its dense pose labels", "ingest again")
+    highest = int(dense.parts_P.max())
+    if highest > len(surface.parts):
+        raise DataError(
+            place, f"a dense pose label has part {highest}; the surface has {len(surface.parts)}", "repair the labels"
+        )
+
+
 BOXES_INSTEAD = "train a detector of boxes, such as model=faster_rcnn_r50_fpn"
 NEEDS: dict[Task, Callable[[Split, Dataset, Path], None]] = {
     "bbox": _boxes,
@@ -65,6 +81,7 @@ NEEDS: dict[Task, Callable[[Split, Dataset, Path], None]] = {
     "panoptic": _panoptic,
     "proposals": _boxes,
     "rotated": _rotated_boxes,
+    "densepose": _dense_poses,
 }
 
 
