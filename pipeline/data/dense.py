@@ -1,7 +1,7 @@
 """Dense pose labels: points on an object's surface, its coarse parts, and what a dataset says about the surface. numpy only.
 
-Source: Güler et al. 2018 (DensePose-COCO). A surface is cut into parts (charts), numbered from 1; a point has a part and (u, v) on
-it in 0..1. Points and masks are in the frame of the object's box, whose sides are `FRAME` long.
+Source: Güler et al. 2018 (DensePose-COCO). A surface is cut into parts (charts), numbered from 1; a point has a part and (u, v)
+on it in 0..1. Points and masks are in the frame of the object's box, whose sides are `FRAME` long.
 """
 
 from collections.abc import Mapping
@@ -85,8 +85,8 @@ BODY = Surface(
     sizes=(1.0,) * 24,
     mirror=None,
 )
-"""DensePose-COCO's human body. Its parts' sizes and the table that mirrors (u, v) come with the body model's own licence: they are
-not here, so a part counts as one unit, and pictures are not mirrored."""
+"""DensePose-COCO's human body. Its parts' sizes and the table that mirrors (u, v) come with the body model's own licence: they
+are not here, so a part counts as one unit, and pictures are not mirrored."""
 
 
 @dataclass(slots=True)
@@ -238,7 +238,8 @@ class DenseTruths:
         )
 
     def in_boxes(self, boxes_G4: NDArray[np.floating]) -> "DenseTruths":
-        """The same labels in the frames of the objects' present boxes: points in 0..FRAME, those outside dropped; grids resampled.
+        """The same labels in the frames of the objects' present boxes: points in 0..FRAME, those outside dropped; grids
+        resampled.
 
         A crop clips boxes, and the labels' frame with them.
         """

@@ -40,7 +40,6 @@ class Truths:
     """(x, y, visibility 0 not labelled, 1 hidden, 2 seen); x and y are 0 where the visibility is."""
     mirror_GK: NDArray[np.int64] | None = None
     """The keypoint that each becomes in a mirror, -1 for none of the class's."""
-
     dense: DenseTruths | None = None
     """Dense pose labels."""
 

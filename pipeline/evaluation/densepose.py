@@ -1,7 +1,7 @@
 """Average precision of dense poses by geodesic point similarity (GPS).
 
-GPS of a detection and an object is the mean over the object's annotated points of exp(-d^2 / (2 kappa^2)), where d is the distance
-on the surface between the annotated place and the one found at that pixel, kappa = 0.255: a distance of 0.3 gives one half.
+GPS of a detection and an object is the mean over the object's annotated points of exp(-d^2 / (2 kappa^2)), where d is the
+distance on the surface between the annotated place and the one found at that pixel, kappa = 0.255: 0.3 gives one half.
 Which distance: the dataset's (`data.dense.Surface.distance`). It is not geodesic across parts: within a part the Euclidean
 distance in (u, v) times the part's stated size, infinite between parts and to the background. So figures are comparable between
 detectors on one dataset, not with published ones, which use distances on the body's mesh.
@@ -54,8 +54,8 @@ class DensePoseMetrics(Metrics):
         """GPS AP of every class."""
         rows = [(name, defined(value)) for name, value in sorted(self.classes.items(), key=lambda item: item[1])]
         note = (
-            "Geodesic point similarity, kappa 0.255, at 0.50 to 0.95. Distances: (u, v) within a part times the part's size in the"
-            " dataset; infinite between parts."
+            "Geodesic point similarity, kappa 0.255, at 0.50 to 0.95. Distances: (u, v) within a part times the part's size in"
+            " the dataset; infinite between parts."
         )
         return [Table(f"GPS of {TITLE['densepose']}", ("class", "GPS AP"), rows, note)]
 

@@ -20,7 +20,7 @@ class DensePose:
     shape: tuple[int, int]
     """Height and width in pixels."""
     packed: bytes
-    """Compressed uint8 [3, height, width]: part (0 background), u and v in 1/255. A split's grids as they are would fill memory."""
+    """Compressed uint8 [3, height, width]: part (0 background), u and v in 1/255. A split's bare grids would fill memory."""
 
     @classmethod
     def of(cls, left: int, top: int, parts_HW: NDArray[np.integer], uv_2HW: NDArray[np.floating]) -> "DensePose":

@@ -1,10 +1,10 @@
 """Dense pose labels of the built-in shapes: a surface of four parts with exact coordinates.
 
-Each shape's surface is cut by the axes of its own upright frame into the parts top left, top right, bottom left and bottom right. On
-a part u rises from left to right and v from top to bottom, 0 to 1 between the shape's extent and its centre. A disc shows no turn:
-its frame is the picture's. Points and part masks are of what is seen: inside the picture, not behind a later shape. In a mirrored
-picture left and right parts change places and u becomes 1 - u. A part counts as one unit of length, so that a point that is off by
-0.3 of a part has a similarity of one half.
+Each shape's surface is cut by the axes of its own upright frame into the parts top left, top right, bottom left and bottom right.
+On a part u rises from left to right and v from top to bottom, 0 to 1 between the shape's extent and its centre. A disc shows no
+turn: its frame is the picture's. Points and part masks are of what is seen: inside the picture, not behind a later shape. In a
+mirrored picture left and right parts change places and u becomes 1 - u. A part counts as one unit of length, so that a point that
+is off by 0.3 of a part has a similarity of one half.
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ def surface_of(local_P2: Real, outline_P2: Real) -> tuple[NDArray[np.int64], Rea
 def dense_labels(
     shape: Upright, later: Sequence[Upright], box: Sequence[float], size: int, points: int, random: np.random.Generator
 ) -> dict[str, Any]:
-    """COCO's dense pose fields of a shape with box (x, y, w, h) in a picture of `size` pixels; none where nothing of it is seen."""
+    """COCO's dense pose fields of a shape with box (x, y, w, h) in a picture of `size` pixels; none where nothing is seen."""
     from pycocotools import mask as coco_mask
 
     x, y, width, height = box
