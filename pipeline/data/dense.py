@@ -237,13 +237,13 @@ class DenseTruths:
             frames_G4=np.stack([width - x2, y1, width - x1, y2], axis=1),
         )
 
-    def in_boxes(self, boxes_G4: NDArray[np.floating]) -> "DenseTruths":
+    def in_boxes(self, given_G4: NDArray[np.floating]) -> "DenseTruths":
         """The same labels in the frames of the objects' present boxes: points in 0..FRAME, those outside dropped; grids
         resampled.
 
         A crop clips boxes, and the labels' frame with them.
         """
-        boxes_G4 = np.asarray(boxes_G4, np.float64)
+        boxes_G4: NDArray[np.float64] = np.asarray(given_G4, np.float64)
         owner_P = np.repeat(np.arange(len(boxes_G4)), np.diff(self.starts))
         side_G2 = np.maximum(boxes_G4[:, 2:] - boxes_G4[:, :2], 1e-6)
         points_P2 = (self.points_P2 - boxes_G4[owner_P, :2]) / side_G2[owner_P] * FRAME

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.data.dataset import Dataset, Split
 from pipeline.data.keypoints import require_keypoints
 from pipeline.data.maps import THINGS
@@ -65,11 +67,17 @@ def _dense_poses(split: Split, dataset: Dataset, place: Path) -> None:
     surface = dataset.info.surface
     if surface is None:
         raise DataError(place, "dataset.json does not describe the surface of its dense pose labels", "ingest again")
-    highest = int(dense.parts_P.max())
-    if highest > len(surface.parts):
+    odd = dense.parts_P[(dense.parts_P < 0) | (dense.parts_P > len(surface.parts))]
+    if len(odd):
         raise DataError(
-            place, f"a dense pose label has part {highest}; the surface has {len(surface.parts)}", "repair the labels"
+            place, f"a dense pose label has part {odd[0]}; the surface has 1 to {len(surface.parts)}", "repair the labels"
         )
+    bare = np.flatnonzero(dense.has() & (np.diff(dense.mask_starts) == 0))
+    if len(bare):
+        wrong = (
+            f"annotation {split.annotations.ids_A[bare[0]]} of the split {split.name} has points of a dense pose but no dp_masks"
+        )
+        raise DataError(place, wrong, "add the masks, or drop its points")
 
 
 BOXES_INSTEAD = "train a detector of boxes, such as model=faster_rcnn_r50_fpn"

@@ -155,4 +155,5 @@ def _iou(boxes_D4: Floats, boxes_A4: Floats) -> Floats:
     inter_DA = np.clip(np.minimum(boxes_D4[:, None, 2:], boxes_A4[None, :, 2:]) - corner_DA2, 0, None).prod(axis=2)
     area_D, area_A = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (boxes_D4, boxes_A4))
     union_DA = area_D[:, None] + area_A[None, :] - inter_DA
-    return np.divide(inter_DA, union_DA, out=np.zeros_like(inter_DA), where=union_DA > 0)
+    shares_DA: Floats = np.divide(inter_DA, union_DA, out=np.zeros_like(inter_DA), where=union_DA > 0)
+    return shares_DA

@@ -27,7 +27,7 @@ class DensePose:
         """(u, v) are clipped to 0..1."""
         steps = np.rint(np.clip(uv_2HW, 0, 1) * STEPS).astype(np.uint8)
         grid = np.concatenate([parts_HW[None].astype(np.uint8), steps])
-        return cls(left, top, parts_HW.shape, zlib.compress(grid.tobytes(), 1))  # type: ignore[arg-type]
+        return cls(left, top, parts_HW.shape, zlib.compress(grid.tobytes(), 1))
 
     def grids(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Part [height, width] and (u, v) [2, height, width] in 0..1."""
