@@ -7,10 +7,13 @@ workers share. Faults of the source are kept, marked in the columns: finding the
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pipeline.data.dense import DensePool
 
 Rows = NDArray[Any] | list[int] | slice
 """Rows to take: indices in the order wanted, a boolean mask, or a slice."""
@@ -81,8 +84,8 @@ class PolygonPool:
     def take(self, rows: Rows) -> "PolygonPool":
         """The pool of the annotations in `rows`, in that order."""
         index = row_indices(rows, len(self.annotation_starts) - 1)
-        polygons, annotation_starts = _ranges(self.annotation_starts, index)
-        points, polygon_starts = _ranges(self.polygon_starts, polygons)
+        polygons, annotation_starts = ranges(self.annotation_starts, index)
+        points, polygon_starts = ranges(self.polygon_starts, polygons)
         return PolygonPool(self.points_P2[points], polygon_starts, annotation_starts)
 
 
@@ -117,6 +120,8 @@ class Annotations:
     rotated_A5: NDArray[np.float64] | None = None
     """Rotated boxes (cx, cy, w, h, degrees counter-clockwise) in continuous pixels; NaN where a row has none; None if no row has
     any. `boxes_A4` holds the upright boxes."""
+    dense: "DensePool | None" = None
+    """Dense pose labels; None if no row has any."""
 
     def __len__(self) -> int:
         return len(self.ids_A)
@@ -152,7 +157,7 @@ class Annotations:
                 taken[field.name] = _take_sparse(value, index)
             elif isinstance(value, list):
                 taken[field.name] = [value[i] for i in index]
-            elif isinstance(value, PolygonPool):
+            elif value is not None:
                 taken[field.name] = value.take(index)
         return replace(self, **taken)
 
@@ -172,7 +177,7 @@ def row_indices(rows: Rows, count: int) -> NDArray[np.int64]:
     return taken
 
 
-def _ranges(starts: NDArray[np.int64], index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def ranges(starts: NDArray[np.int64], index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The elements of the segments `index` of a pool with offsets `starts`, one after the other, and the new offsets."""
     lengths = starts[index + 1] - starts[index]
     new = np.zeros(len(index) + 1, np.int64)

@@ -69,6 +69,8 @@ class ShapesDataset:
     """A shape is placed elsewhere when this share of it, 0..1, would be covered by shapes in front of it."""
     grounds: tuple[int, int]
     """Fewest and most grounds per picture, each of a texture of its own; more than one make semantic maps worth learning."""
+    dense_points: int
+    """Points with a dense pose per shape, sampled where it is seen; 0 for no dense pose labels."""
 
     def __post_init__(self) -> None:
         if not 32 <= self.size <= 4096:
@@ -81,6 +83,8 @@ class ShapesDataset:
             raise ConfigError("dataset.diameter", list(self.diameter), "must be [smallest, largest] between 0 and 1")
         if not 1 <= self.grounds[0] <= self.grounds[1] <= 10:
             raise ConfigError("dataset.grounds", list(self.grounds), "must be [fewest, most] with 1 <= fewest <= most <= 10")
+        if not 0 <= self.dense_points <= 1000:
+            raise ConfigError("dataset.dense_points", self.dense_points, "must lie between 0 and 1000")
         if not 0 <= self.hidden < 1:
             raise ConfigError("dataset.hidden", self.hidden, "must be from 0 to below 1")
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.annotations import Annotations, ImageTable, Rows, row_indices
+from pipeline.data.dense import Surface
 from pipeline.data.formats.coco_json import annotation_table, image_table, read_coco_json, write_coco_json
 from pipeline.data.maps import SplitMaps, read_maps, write_maps
 from pipeline.data.proposals import ProposalPool, read_proposals, write_proposals
@@ -54,7 +55,7 @@ class DatasetInfo:
     """How the splits were made, in words."""
     licence: str | None = None
     tasks: tuple[str, ...] = ()
-    """What the labels can teach: "box", "mask", "keypoints", "semantic", "panoptic"."""
+    """What the labels can teach: "box", "mask", "keypoints", "semantic", "panoptic", "densepose"."""
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Per split: images, annotations, missing (pictures that are not there)."""
     unlisted: tuple[str, ...] = ()
@@ -65,6 +66,8 @@ class DatasetInfo:
     """Classes of ground in panoptic maps, ascending id; no object is labelled as one."""
     semantic: tuple[str, ...] = ()
     """Names of the classes 0, 1, ... in semantic maps. Beside panoptic maps: "things", then the stuff classes."""
+    surface: Surface | None = None
+    """What the dense pose labels mean, where there are any."""
 
 
 @dataclass(slots=True)
@@ -194,6 +197,7 @@ def tasks_of(splits: Sequence[Split]) -> tuple[str, ...]:
         "keypoints": any(t.keypoints_AK3 is not None for t in tables),
         "semantic": any(split.maps is not None and split.maps.semantic is not None for split in splits),
         "panoptic": any(split.maps is not None and split.maps.panoptic is not None for split in splits),
+        "densepose": any(t.dense is not None and t.dense.has().any() for t in tables),
     }
     return tuple(name for name, there in has.items() if there)
 
@@ -254,6 +258,8 @@ def _read_split(folder: Path, name: str, info: DatasetInfo) -> Split:
         split.maps = read_maps(folder, name, split.images, info.semantic, panoptic, things_and_stuff)
     if _proposals(folder, name).is_file():
         split.proposals = read_proposals(_proposals(folder, name), split.images.ids_I)
+    if split.annotations.dense is not None:
+        split.annotations.dense.surface = info.surface
     return split
 
 
@@ -277,6 +283,7 @@ def _read_info(path: Path) -> DatasetInfo:
             digest=content["digest"],
             stuff=parse_categories(content.get("stuff", []), path),
             semantic=tuple(content.get("semantic", [])),
+            surface=None if content.get("surface") is None else Surface.from_json(content["surface"]),
         )
     except (KeyError, TypeError) as error:
         raise DataError(path, f"field missing or of the wrong type: {error}", "ingest again") from error
@@ -299,6 +306,8 @@ def _write_info(path: Path, info: DatasetInfo) -> None:
         content["stuff"] = [category.as_json() for category in info.stuff]
     if info.semantic:
         content["semantic"] = list(info.semantic)
+    if info.surface is not None:
+        content["surface"] = info.surface.as_json()
     write_json(path, content)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -13,13 +14,14 @@ from torch.utils.data import DataLoader
 from pipeline.data.annotations import PolygonPool
 from pipeline.data.augment import Augmentation
 from pipeline.data.dataset import Split
+from pipeline.data.dense import FRAME
 from pipeline.data.maps import IGNORED
 from pipeline.data.sampler import PictureOrder, StepSampler
 from pipeline.data.truths import Truths
 from pipeline.errors import DataError, UserError
 from pipeline.predict.preprocess import read_image, stack
 from pipeline.process import die_with_parent
-from pipeline.structures import Images, Polygons, Targets
+from pipeline.structures import DensePoints, Images, Polygons, Targets
 from pipeline.tasks import BOXES, Task
 
 
@@ -112,6 +114,7 @@ def padded(truths: Sequence[Truths], height: int, width: int) -> Targets:
         semantic_NHW=mapped([one.semantic_HW for one in truths if one.semantic_HW is not None], height, width),
         keypoints_NGK3=_filled([one.keypoints_GK3 for one in truths if one.keypoints_GK3 is not None], most),
         rotated_NG5=_filled([one.rotated_G5 for one in truths if one.rotated_G5 is not None], most),
+        points=dense_points(truths, most) if truths[0].dense is not None else None,
     )
 
 
@@ -157,6 +160,34 @@ def pooled(pools: Sequence[PolygonPool], most: int) -> Polygons | None:
         points_P2=torch.from_numpy(np.concatenate([pool.points_P2 for pool in pools]).astype(np.float64)),
         polygon_starts=torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int64)),
         truth_starts=torch.from_numpy(np.cumsum([0, *owned_NG.reshape(-1)], dtype=np.int64)),
+    )
+
+
+def dense_points(truths: Sequence[Truths], most: int) -> DensePoints:
+    """The dense pose labels of a batch's pictures in the frames of their boxes, a row for each object that has any."""
+    row_NG = np.full((len(truths), most), -1, np.int64)
+    points: list[np.ndarray] = []
+    parts: list[np.ndarray] = []
+    uv: list[np.ndarray] = []
+    coarse: list[np.ndarray] = []
+    for index, one in enumerate(truths):
+        dense = None if one.dense is None else one.dense.in_boxes(one.boxes_G4)
+        for row, (first, last) in enumerate(pairwise(() if dense is None else dense.starts.tolist())):
+            if dense is None or first == last:
+                continue
+            row_NG[index, row] = len(points)
+            points.append(dense.points_P2[first:last].astype(np.float32))
+            parts.append(dense.parts_P[first:last].astype(np.int64))
+            uv.append(dense.uv_P2[first:last].astype(np.float32))
+            coarse.append(dense.coarse_G[row])
+    none = np.zeros((0, 2), np.float32)
+    longest = max(1, *map(len, parts), 1)
+    return DensePoints(
+        points_TP2=torch.from_numpy(filled(points or [none], longest, 0)),
+        parts_TP=torch.from_numpy(filled(parts or [np.zeros(0, np.int64)], longest, -1)),
+        uv_TP2=torch.from_numpy(filled(uv or [none], longest, 0)),
+        coarse_TSS=torch.from_numpy(np.stack(coarse or [np.zeros((FRAME, FRAME), np.uint8)])),
+        row_NG=torch.from_numpy(row_NG),
     )
 
 

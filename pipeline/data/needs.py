@@ -3,6 +3,8 @@
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.data.dataset import Dataset, Split
 from pipeline.data.keypoints import require_keypoints
 from pipeline.data.maps import THINGS
@@ -56,6 +58,28 @@ def _rotated_boxes(split: Split, dataset: Dataset, place: Path) -> None:
     require_rotated(split, place)
 
 
+def _dense_poses(split: Split, dataset: Dataset, place: Path) -> None:
+    """Some labels with points; an object without any teaches its box alone, as most of COCO's people do."""
+    dense = split.annotations.dense
+    if dense is None or not dense.has().any():
+        todo = f"{BOXES_INSTEAD}, or add dp_x, dp_y, dp_I, dp_U, dp_V to the labels"
+        raise DataError(place, f"no label of the split {split.name} has points of a dense pose", todo)
+    surface = dataset.info.surface
+    if surface is None:
+        raise DataError(place, "dataset.json does not describe the surface of its dense pose labels", "ingest again")
+    odd = dense.parts_P[(dense.parts_P < 0) | (dense.parts_P > len(surface.parts))]
+    if len(odd):
+        raise DataError(
+            place, f"a dense pose label has part {odd[0]}; the surface has 1 to {len(surface.parts)}", "repair the labels"
+        )
+    bare = np.flatnonzero(dense.has() & (np.diff(dense.mask_starts) == 0))
+    if len(bare):
+        wrong = (
+            f"annotation {split.annotations.ids_A[bare[0]]} of the split {split.name} has points of a dense pose but no dp_masks"
+        )
+        raise DataError(place, wrong, "add the masks, or drop its points")
+
+
 BOXES_INSTEAD = "train a detector of boxes, such as model=faster_rcnn_r50_fpn"
 NEEDS: dict[Task, Callable[[Split, Dataset, Path], None]] = {
     "bbox": _boxes,
@@ -65,6 +89,7 @@ NEEDS: dict[Task, Callable[[Split, Dataset, Path], None]] = {
     "panoptic": _panoptic,
     "proposals": _boxes,
     "rotated": _rotated_boxes,
+    "densepose": _dense_poses,
 }
 
 

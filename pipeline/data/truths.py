@@ -10,6 +10,7 @@ from PIL import Image
 
 from pipeline.data.annotations import PolygonPool, Rows
 from pipeline.data.dataset import Split
+from pipeline.data.dense import DenseTruths
 from pipeline.data.keypoints import keypoints_of
 from pipeline.data.masks import outlines
 from pipeline.data.rotated import mirrored, rotated_boxes, stretched
@@ -39,6 +40,8 @@ class Truths:
     """(x, y, visibility 0 not labelled, 1 hidden, 2 seen); x and y are 0 where the visibility is."""
     mirror_GK: NDArray[np.int64] | None = None
     """The keypoint that each becomes in a mirror, -1 for none of the class's."""
+    dense: DenseTruths | None = None
+    """Dense pose labels."""
 
     @classmethod
     def read(
@@ -55,16 +58,22 @@ class Truths:
         """
         annotations, rows = split.annotations, split.rows_of(row)
         learn_A = ~annotations.crowd_A[rows] & (annotations.label_A[rows] >= 0)
+        boxes_G4 = annotations.boxes_A4[rows][learn_A].astype(np.float32).reshape(-1, 4)
+        dense = None
+        if "densepose" in tasks and annotations.dense is not None:
+            place = f"{split.name}.json: {split.images.file_names[row]}"
+            dense = DenseTruths.read(annotations.dense.take(rows).take(learn_A), boxes_G4, place)
         labels_G = annotations.label_A[rows][learn_A]
         keypoints = {} if "keypoints" not in tasks else _keypoints(keypoints_of(annotations, rows)[learn_A], labels_G, mirrors_CK)
         return cls(
-            boxes_G4=annotations.boxes_A4[rows][learn_A].astype(np.float32).reshape(-1, 4),
+            boxes_G4=boxes_G4,
             labels_G=labels_G,
             **keypoints,
             polygons=outlines(split, rows).take(learn_A) if "segm" in tasks else None,
             semantic_HW=split.maps.classes_of(row) if "semantic" in tasks and split.maps is not None else None,
             rotated_G5=rotated_boxes(split, rows)[learn_A].astype(np.float32) if "rotated" in tasks else None,
             proposals_P4=split.proposals.of(row) if proposals and split.proposals is not None else None,
+            dense=dense,
         )
 
     def __len__(self) -> int:
@@ -80,6 +89,7 @@ class Truths:
             keypoints_GK3=None if self.keypoints_GK3 is None else self.keypoints_GK3[rows],
             mirror_GK=None if self.mirror_GK is None else self.mirror_GK[rows],
             rotated_G5=None if self.rotated_G5 is None else self.rotated_G5[rows],
+            dense=None if self.dense is None else self.dense.take(rows),
         )
 
     def moved(self, scale: tuple[float, float], shift: tuple[float, float]) -> "Truths":
@@ -93,6 +103,7 @@ class Truths:
             keypoints_GK3=_moved_points(self.keypoints_GK3, scale, shift),
             semantic_HW=None if self.semantic_HW is None else _resized(self.semantic_HW, scale),
             rotated_G5=None if self.rotated_G5 is None else stretched(self.rotated_G5, scale) + _centre(shift),
+            dense=None if self.dense is None else self.dense.moved(scale, shift),
         )
 
     def flipped(self, width: float) -> "Truths":
@@ -105,6 +116,7 @@ class Truths:
             keypoints_GK3=_swapped(_moved_points(self.keypoints_GK3, (-1, 1), (width, 0)), self.mirror_GK),
             semantic_HW=None if self.semantic_HW is None else self.semantic_HW[:, ::-1],
             rotated_G5=None if self.rotated_G5 is None else mirrored(self.rotated_G5, width),
+            dense=None if self.dense is None else self.dense.flipped(width),
         )
 
     def cropped(self, left: int, top: int, width: int, height: int) -> "Truths":

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ops_cuda import decode_keypoints
 from pipeline.detector.box_coding import clip_boxes, is_larger
@@ -79,6 +80,24 @@ def paste_masks(masks_DMM: Tensor, boxes_D4: Tensor, height: int, width: int) ->
     rows_DHM = _weights(boxes_D4[:, 1], boxes_D4[:, 3], height, masks_DMM.shape[1])
     columns_DWM = _weights(boxes_D4[:, 0], boxes_D4[:, 2], width, masks_DMM.shape[2])
     return rows_DHM @ masks_DMM @ columns_DWM.transpose(1, 2) >= 0.5
+
+
+def surface_coordinates(
+    coarse_CMM: Tensor, fine_CMM: Tensor, u_CMM: Tensor, v_CMM: Tensor, box_4: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One detection's dense pose in its box: part of every pixel [H, W] (0 background) and its (u, v) [2, H, W].
+
+    The box is cut to whole pixels, at least one. Maps are resized bilinearly; a pixel shows its best part where the coarse
+    segmentation's best is not the background.
+    """
+    width, height = (max(1, int(side)) for side in (box_4[2:] - box_4[:2]).tolist())
+
+    def resized(values_CMM: Tensor) -> Tensor:
+        return functional.interpolate(values_CMM.unsqueeze(0), (height, width), mode="bilinear", align_corners=False)[0]
+
+    parts_HW = resized(fine_CMM).argmax(dim=0) * (resized(coarse_CMM).argmax(dim=0) > 0)
+    uv_2HW = torch.stack([resized(values).gather(0, parts_HW.unsqueeze(0))[0] for values in (u_CMM, v_CMM)])
+    return parts_HW, torch.where(parts_HW > 0, uv_2HW, torch.zeros_like(uv_2HW))
 
 
 def _weights(start_D: Tensor, end_D: Tensor, pixels: int, cells: int) -> Tensor:

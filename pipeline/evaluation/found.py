@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.predict.dense import DensePose, dense_pose
 from pipeline.predict.keypoints import decode_keypoints, to_picture_points
 from pipeline.predict.map_files import encode_classes, encode_segments
 from pipeline.predict.panoptic import Merging, merged, semantic_map
-from pipeline.predict.postprocess import RawDetections, Rle, encode_mask, paste_mask, to_picture
+from pipeline.predict.postprocess import DENSE, RawDetections, Rle, encode_mask, paste_mask, to_picture
 from pipeline.predict.rotated import enclosing, rotated_to_picture
 
 HALF = 0.5
@@ -53,6 +54,8 @@ class Predictions:
     rotated_D5: NDArray[np.float64] | None = None
     """(cx, cy, w, h, degrees) in pixels of the stored picture, where the detector finds rotated boxes; `boxes_D4` are then the
     upright boxes around them."""
+    dense_D: list[DensePose] | None = None
+    """Dense poses in the stored pictures; None where the detector finds none."""
 
     def __len__(self) -> int:
         return len(self.scores_D)
@@ -129,6 +132,10 @@ def found_in(
     if "masks" in raw:  # encoded picture by picture: all of a split's bitmaps would not fit
         pairs = zip(raw["masks"][kept_D], boxes_D4, strict=True)
         masks_D = [encode_mask(paste_mask(mask_MM, box_4, *out_size)) for mask_MM, box_4 in pairs]
+    dense_D: list[DensePose] | None = None
+    if DENSE[0] in raw:
+        grids = zip(*(raw[name][kept_D] for name in DENSE), boxes_D4, strict=True)
+        dense_D = [dense_pose(*of_one) for of_one in grids]
     return Predictions(
         image_ids_D=np.full(len(kept_D), image_id, np.int64),
         boxes_D4=boxes_D4.astype(np.float64),
@@ -138,6 +145,7 @@ def found_in(
         keypoints_DK3=keypoints_in(raw, size, out_size, kept_D),
         **maps,
         rotated_D5=rotated_D5.astype(np.float64) if "rotated" in raw else None,
+        dense_D=dense_D,
     )
 
 

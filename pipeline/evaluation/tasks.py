@@ -5,6 +5,7 @@ from functools import partial
 
 from pipeline.errors import UserError
 from pipeline.evaluation.coco import Engine, measure
+from pipeline.evaluation.densepose import measure_dense_poses
 from pipeline.evaluation.found import Predictions
 from pipeline.evaluation.keypoints import measure_keypoints
 from pipeline.evaluation.metrics import Metrics
@@ -24,6 +25,7 @@ MEASURES: dict[Task, Measure] = {
     "semantic": measure_semantic,
     "panoptic": measure_panoptic,
     "rotated": partial(measure, task="rotated"),
+    "densepose": measure_dense_poses,
 }
 
 

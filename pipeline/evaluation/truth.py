@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 
 from pipeline.data.annotations import ImageTable
 from pipeline.data.dataset import Split
+from pipeline.data.dense import DensePool
 from pipeline.data.maps import SplitMaps
 from pipeline.data.masks import require_masks, run_lengths
 from pipeline.data.rotated import require_rotated, rotated_boxes
@@ -84,6 +85,8 @@ class Truth:
     """Pairs of each class's keypoints to join when drawing, counted from 0."""
     keypoint_sigma: float = UNIFORM_SIGMA
     """Spread of a keypoint, as a share of its object's scale, where no published ones hold."""
+    dense_A: DensePool | None = None
+    """Dense pose labels; None where none are measured."""
 
     @classmethod
     def of(
@@ -128,6 +131,7 @@ class Truth:
             maps=split.maps if "semantic" in tasks else None,
             rotated_A5=_rotated(split, rows) if "rotated" in tasks else None,
             **(_keypoints(split, rows, found, keypoint_sigma) if "keypoints" in tasks else {}),
+            dense_A=table.dense.take(rows) if "densepose" in tasks and table.dense is not None else None,
         )
 
     def keypoint_counts(self) -> dict[int, int] | None:

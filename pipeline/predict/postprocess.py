@@ -25,6 +25,17 @@ class RawDetections(TypedDict):
     """[N, D, K, M, M] logits in the frames of the boxes, where the detector finds keypoints."""
     semantic: NotRequired[NDArray[np.float32]]
     """[N, C, h, w] logits of the semantic classes at a coarser stride, where the detector finds them."""
+    dense_coarse: NotRequired[NDArray[np.float32]]
+    """[N, D, C, M, M] logits of the coarse segmentation, where the detector finds dense poses."""
+    dense_fine: NotRequired[NDArray[np.float32]]
+    """[N, D, P + 1, M, M] logits of the surface's parts."""
+    dense_u: NotRequired[NDArray[np.float32]]
+    dense_v: NotRequired[NDArray[np.float32]]
+    """[N, D, P + 1, M, M] surface coordinates of the parts."""
+
+
+DENSE = ("dense_coarse", "dense_fine", "dense_u", "dense_v")
+"""Outputs of a detector of dense poses."""
 
 
 class Rle(TypedDict):

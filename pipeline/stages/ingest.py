@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.data.config import CocoDataset, ShapesDataset, SourceDataset, VocDataset
 from pipeline.data.dataset import Dataset, DatasetInfo, Split, open_dataset, tasks_of, write_dataset
+from pipeline.data.dense import BODY
 from pipeline.data.fetching import local_copy
 from pipeline.data.formats.coco import read_coco
 from pipeline.data.formats.shapes import draw_shapes
@@ -46,8 +47,12 @@ def read_source(cfg: SourceDataset, seed: int, source: Path) -> Dataset:
     splits = with_safe_names(splits)
     for split in splits.values():
         split.annotations = split.annotations.renumbered()
+    dense = any(split.annotations.dense is not None for split in splits.values())
     title = source_title(cfg.kind, cfg.source)
-    return Dataset(DatasetInfo(found.categories, title, splitting, cfg.licence, unlisted=found.unlisted), splits)
+    return Dataset(
+        DatasetInfo(found.categories, title, splitting, cfg.licence, unlisted=found.unlisted, surface=BODY if dense else None),
+        splits,
+    )
 
 
 def read_format(cfg: SourceDataset, source: Path) -> SourceData:

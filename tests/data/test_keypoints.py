@@ -39,6 +39,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
         diameter=(0.3, 0.6),
         hidden=0.5,
         grounds=(1, 1),
+        dense_points=0,
     )  # type: ignore[call-arg]
     return draw_shapes(cfg, 3, tmp_path_factory.mktemp("shapes"))
 

@@ -60,7 +60,7 @@ def test_a_wrong_file_is_named(tmp_path: Path, change: dict[str, np.ndarray], wo
 
 
 def test_shapes_bring_proposals_through_the_dataset_on_disk(tmp_path: Path) -> None:
-    sides = {"size": 64, "objects": (1, 3), "diameter": (0.2, 0.5), "hidden": 0.3, "grounds": (1, 1)}
+    sides = {"size": 64, "objects": (1, 3), "diameter": (0.2, 0.5), "hidden": 0.3, "grounds": (1, 1), "dense_points": 0}
     cfg = ShapesDataset(kind="shapes", source="", watched="", licence="x", train=4, val=2, **sides)
     drawn = draw_shapes(cfg, 3, tmp_path / "drawn")
     write_dataset(tmp_path / "set", drawn)

@@ -56,7 +56,7 @@ def test_threads_do_not_matter(root):
 def test_labels_agree_with_pillows_rasteriser(ingest: Ingest, root):
     """Polygons drawn by Pillow at 8 times the size: their extent is the box, their count the area, inside the picture."""
     dataset = open_dataset(shapes(ingest, root, train=20))
-    assert dataset.info.tasks == ("box", "mask", "keypoints", "semantic", "panoptic")
+    assert dataset.info.tasks == ("box", "mask", "keypoints", "semantic", "panoptic", "densepose")
     assert dataset.classes == ("disc", "rectangle", "triangle")
     split = dataset.split("train")
     table = split.annotations

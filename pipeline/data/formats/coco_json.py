@@ -19,6 +19,7 @@ import orjson
 from numpy.typing import NDArray
 
 from pipeline.data.annotations import Annotations, ImageTable, PolygonPool
+from pipeline.data.dense import FIELDS, MASKS, DensePool
 from pipeline.errors import DataError
 
 Record = dict[str, Any]
@@ -36,6 +37,8 @@ _COLUMNS = {
     "num_keypoints",
     "source_id",
     "rbox",
+    *FIELDS,
+    MASKS,
 }
 _DUMP = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS
 
@@ -147,6 +150,7 @@ class _Columns:
     annotation_starts: "array[int]" = field(default_factory=lambda: array("q", [0]))
     rle: dict[int, Record] = field(default_factory=dict)
     keypoints: dict[int, list[float]] = field(default_factory=dict)
+    dense: dict[int, tuple[list[list[float]], bytes]] = field(default_factory=dict)
     extra: dict[int, Record] = field(default_factory=dict)
     rotated: dict[int, list[float]] = field(default_factory=dict)
 
@@ -174,6 +178,7 @@ class _Columns:
         self.crowd.append(bool(_whole(int(crowd or 0) if isinstance(crowd, bool | None) else crowd, f"{where}.iscrowd", 1)))
         self._add_segmentation(row, given.get("segmentation"), rest, f"{where}.segmentation")
         self._add_keypoints(row, given, rest, where)
+        self._add_dense(row, given, rest, where)
         self.annotation_starts.append(len(self.polygon_starts) - 1)
         if rest:
             self.extra[row] = rest
@@ -201,6 +206,7 @@ class _Columns:
             keypoints_AK3=_keypoint_column(self.keypoints, count),
             extra=self.extra,
             rotated_A5=_rotated_column(self.rotated, count),
+            dense=DensePool.of(self.dense, count),
         )
         return table.take(np.lexsort((table.ids_A, table.image_A)))  # stable: equal ids keep the file's order
 
@@ -246,6 +252,18 @@ class _Columns:
         visible = sum(v > 0 for v in values[2::3]) if values else None
         if stated is not None and stated != visible:
             rest["num_keypoints"] = _whole(stated, f"{where}.num_keypoints", INT64)
+
+    def _add_dense(self, row: int, given: Record, rest: Record, where: str) -> None:
+        stated = {name: given[name] for name in (*FIELDS, MASKS) if name in given}
+        if not stated:
+            return
+        lists = [_numbers(given.get(name), f"{where}.{name}") for name in FIELDS]
+        masks = given.get(MASKS)
+        whole = all(part == part and -1 <= part < 2**15 and part == int(part) for part in lists[2])
+        if len(set(map(len, lists))) > 1 or not whole or not isinstance(masks, list | None):
+            rest |= stated
+        else:
+            self.dense[row] = lists, b"" if masks is None else orjson.dumps(masks)
 
 
 def _decoded(raws: list[msgspec.Raw] | None, where: str) -> Iterator[Any]:
@@ -395,6 +413,8 @@ def _annotation_records(images: ImageTable, annotations: Annotations) -> Iterato
             record |= _keypoint_fields(annotations.keypoints_AK3[row])
         if annotations.rotated_A5 is not None and not np.isnan(annotations.rotated_A5[row]).all():
             record["rbox"] = annotations.rotated_A5[row]
+        if annotations.dense is not None:
+            record |= annotations.dense.record(row)
         yield record | annotations.extra.get(row, {})
 
 

@@ -24,6 +24,7 @@ from PIL import Image
 from pipeline.data.config import ShapesDataset
 from pipeline.data.dataset import Category, Dataset, DatasetInfo, Split, labels_of
 from pipeline.data.formats.coco_json import annotation_table, image_table
+from pipeline.data.formats.shapes_dense import SURFACE, Upright, dense_labels
 from pipeline.data.formats.shapes_maps import SEMANTIC, MapWriter, stuff_categories
 from pipeline.data.proposals import ProposalPool
 
@@ -83,7 +84,7 @@ def draw_shapes(cfg: ShapesDataset, seed: int, folder: Path) -> Dataset:
         for number in range(count):
             random = np.random.Generator(np.random.PCG64([seed % 2**63, key, number]))
             scene = draw_scene(cfg, random)
-            file_name, shapes = f"{name}_{number:05d}.png", scene.labels(cfg.size)
+            file_name, shapes = f"{name}_{number:05d}.png", scene.labels(cfg, random)
             (folder / file_name).write_bytes(_png(scene.pixels_HW3))
             ids = range(len(annotations) + 1, len(annotations) + 1 + len(shapes))
             covers = [shape.cover_HW for shape in scene.placed]
@@ -100,7 +101,9 @@ def draw_shapes(cfg: ShapesDataset, seed: int, folder: Path) -> Dataset:
         pool = ProposalPool.joined(proposals)
         splits[name] = Split(name, table, columns, folder, maps=maps.maps(), proposals=pool)
     stuff = stuff_categories(len(FORMS))
-    info = DatasetInfo(categories, f"shapes:seed {seed}", "generated", cfg.licence, stuff=stuff, semantic=SEMANTIC)
+    surface = SURFACE if cfg.dense_points else None
+    origin = f"shapes:seed {seed}"
+    info = DatasetInfo(categories, origin, "generated", cfg.licence, stuff=stuff, semantic=SEMANTIC, surface=surface)
     return Dataset(info, splits)
 
 
@@ -132,6 +135,7 @@ class Placed:
     """Its rotated box (cx, cy, w, h, degrees counter-clockwise)."""
     window: tuple[slice, slice]
     """Rows and columns outside which it covers nothing."""
+    upright: Upright
 
 
 @dataclass(slots=True)
@@ -144,15 +148,15 @@ class Scene:
     ground_HW: NDArray[np.uint8]
     """Number of the ground's texture at each pixel, also below the shapes."""
 
-    def labels(self, size: int) -> list[dict[str, Any]]:
-        """The COCO fields of each shape."""
-        return list(_labels(self.placed, size))
+    def labels(self, cfg: ShapesDataset, random: Random) -> list[dict[str, Any]]:
+        """The COCO fields of each shape; points of dense poses by the generator's next numbers."""
+        return list(_labels(self.placed, cfg, random))
 
 
 def draw_picture(cfg: ShapesDataset, random: Random) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
     """Pixels [H, W, 3] and the COCO fields of each shape, in drawing order."""
     scene = draw_scene(cfg, random)
-    return scene.pixels_HW3, scene.labels(cfg.size)
+    return scene.pixels_HW3, scene.labels(cfg, random)
 
 
 def draw_scene(cfg: ShapesDataset, random: Random) -> Scene:
@@ -223,7 +227,10 @@ def _place(cfg: ShapesDataset, random: Random, grid_2HW: Real, placed: list[Plac
         cover_HW = np.zeros(grid_2HW.shape[1:])
         cover_HW[window] = coverage(points_P2, grid_2HW[:, *window])
         rotated = _rotated_box(form.outline_P2 * squeeze * radius, centre, -math.degrees(angle))
-        shape = Placed(form, number + 1, points_P2, centre, cover_HW, rotated, window)
+        inverse_22 = turn.T / (squeeze * radius)
+        disc = len(form.keypoints) == 1
+        upright = Upright(centre, inverse_22 @ turn if disc else inverse_22, form.outline_P2, disc)
+        shape = Placed(form, number + 1, points_P2, centre, cover_HW, rotated, window, upright)
         if all(_seen(k, [*placed, shape]) >= 1 - cfg.hidden for k in range(len(placed))):
             return shape
     return None
@@ -281,15 +288,19 @@ def clipped(points_P2: Real, size: float) -> Real:
     return np.array(points).reshape(-1, 2)
 
 
-def _labels(placed: list[Placed], size: int) -> Iterator[dict[str, Any]]:
+def _labels(placed: list[Placed], cfg: ShapesDataset, random: Random) -> Iterator[dict[str, Any]]:
+    size = cfg.size
     for number, shape in enumerate(placed):
         outline_P2 = np.round(clipped(shape.points_P2, size), 2) + 0.0  # no -0.0
         low, high = outline_P2.min(axis=0), outline_P2.max(axis=0)
         after = np.roll(outline_P2, -1, axis=0)
         area = abs(float((outline_P2[:, 0] * after[:, 1] - outline_P2[:, 1] * after[:, 0]).sum())) / 2
-        yield {
+        box = [*low.tolist(), *np.round(high - low, 2).tolist()]
+        behind = [other.upright for other in placed[number + 1 :]]
+        dense = dense_labels(shape.upright, behind, box, size, cfg.dense_points, random) if cfg.dense_points else {}
+        yield dense | {
             "category_id": shape.number,
-            "bbox": [*low.tolist(), *np.round(high - low, 2).tolist()],
+            "bbox": box,
             "area": round(area, 2),
             "iscrowd": 0,
             "segmentation": [outline_P2.reshape(-1).tolist()],
