@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline.data.annotations import Annotations, ImageTable, Rows, row_indices
 from pipeline.data.dense import Surface
-from pipeline.data.formats.coco_json import annotation_table, image_table, read_coco_json, write_coco_json
+from pipeline.data.formats.coco_json import annotation_table, image_table, read_coco_json
+from pipeline.data.formats.coco_write import write_coco_json
 from pipeline.data.maps import SplitMaps, read_maps, write_maps
 from pipeline.data.proposals import ProposalPool, read_proposals, write_proposals
 from pipeline.errors import DataError, did_you_mean

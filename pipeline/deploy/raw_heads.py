@@ -73,8 +73,9 @@ def traced_regions(detector: Rotated, rows: int = 3) -> tuple[Tensor, ...]:
     """Arguments of the second function to trace it with."""
     if not isinstance(detector, RotatedFasterRCNN):
         return ()
-    cells: int = detector.roi_heads.pooler.size  # type: ignore[assignment]  # torch types a module's attributes in general
-    regions_MCSS = torch.zeros(rows, detector.backbone.channels, cells, cells)
+    cells = detector.roi_heads.pooler.size
+    channels: int = detector.backbone.channels  # type: ignore[assignment]  # the general detector may have any backbone
+    regions_MCSS = torch.zeros(rows, channels, cells, cells)
     return regions_MCSS, torch.tensor([[8.0, 8, 4, 4, 0]]).expand(rows, 5).clone()
 
 

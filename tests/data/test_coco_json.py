@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.data.annotations import Annotations, ImageTable
 from pipeline.data.dataset import parse_categories, read_split
-from pipeline.data.formats.coco_json import annotation_table, image_table, read_coco_json, write_coco_json
+from pipeline.data.formats.coco_json import annotation_table, image_table, read_coco_json
+from pipeline.data.formats.coco_write import write_coco_json
 from pipeline.errors import DataError
 
 PLAIN = {"images": [{"id": 1, "file_name": "a.jpg", "width": 9, "height": 8}], "categories": [{"id": 1, "name": "cat"}]}

@@ -10,7 +10,8 @@ from pycocotools import mask as coco_mask
 
 from pipeline.data.dataset import Dataset, open_dataset, write_dataset
 from pipeline.data.dense import BODY, FRAME, DensePool, DenseTruths, Surface
-from pipeline.data.formats.coco_json import annotation_table, image_table, write_coco_json
+from pipeline.data.formats.coco_json import annotation_table, image_table
+from pipeline.data.formats.coco_write import write_coco_json
 from pipeline.data.formats.shapes import FORMS, Placed, draw_scene, draw_shapes
 from pipeline.data.formats.shapes_dense import SURFACE
 from pipeline.data.loader import dense_points
