@@ -65,7 +65,7 @@ class Settings:
 USED = "used"
 """Metadata of a stage's field: the settings of the group that change its results."""
 INFERENCE = ("device", "threads")
-MEASURING = ("engine", "split", "max_detections", "drawing_score")
+MEASURING = ("engine", "split", "max_detections", "keypoint_sigma", "drawing_score")
 DISTRIBUTED = (*INFERENCE, "processes", "nodes")
 TRAINING = tuple(field.name for field in fields(TrainConfig) if field.name != "checkpoint_every")
 CODE = Path(__file__).absolute().parent.parent

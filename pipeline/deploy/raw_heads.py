@@ -53,7 +53,8 @@ class RawHeads(nn.Module):
 def candidates(rpn: RotatedRPN, features: dict[str, Tensor], sizes_N2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes, logits and levels of the best anchors, before NMS."""
     maps = [features[level] for level in rpn.levels]
-    boxes_NK5, logits_NK, level_NK = rpn.best(rpn.anchors(maps), *rpn.rpn_head(maps), rpn.keep_test[0])
+    logits, deltas = rpn.rpn_head(maps)
+    boxes_NK5, logits_NK, level_NK = rpn.best(rpn.anchors(maps), logits, deltas, rpn.keep_test[0])
     boxes_NK5, level_NK, _ = rpn.usable(boxes_NK5, logits_NK, level_NK, sizes_N2)
     return boxes_NK5, logits_NK, level_NK
 
@@ -72,8 +73,9 @@ def traced_regions(detector: Rotated, rows: int = 3) -> tuple[Tensor, ...]:
     """Arguments of the second function to trace it with."""
     if not isinstance(detector, RotatedFasterRCNN):
         return ()
-    pooler, channels = detector.roi_heads.pooler, detector.backbone.channels
-    return torch.zeros(rows, channels, pooler.size, pooler.size), torch.tensor([[8.0, 8, 4, 4, 0]]).expand(rows, 5).clone()
+    cells: int = detector.roi_heads.pooler.size  # type: ignore[assignment]  # torch types a module's attributes in general
+    regions_MCSS = torch.zeros(rows, detector.backbone.channels, cells, cells)
+    return regions_MCSS, torch.tensor([[8.0, 8, 4, 4, 0]]).expand(rows, 5).clone()
 
 
 def metadata(detector: Rotated) -> dict[str, str]:

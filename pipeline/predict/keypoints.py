@@ -25,7 +25,7 @@ def decode_keypoints(heatmaps_DKMM: Real, boxes_D4: Real) -> Real:
             if not np.isfinite(map_MM).all():
                 continue
             wide_MW = sum(map_MM[:, column_at[:, tap]] * column_by[:, tap] for tap in range(4))
-            full_HW = sum(wide_MW[row_at[:, tap]] * row_by[:, tap, None] for tap in range(4))  # type: ignore[index]
+            full_HW = sum(wide_MW[row_at[:, tap]] * row_by[:, tap, None] for tap in range(4))
             y, x = divmod(int(np.argmax(full_HW)), columns)
             point[0] = (np.float32(x) + np.float32(0.5)) * (width / np.float32(columns)) + box_4[0]
             point[1] = (np.float32(y) + np.float32(0.5)) * (height / np.float32(rows)) + box_4[1]

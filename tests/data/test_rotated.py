@@ -52,10 +52,10 @@ def test_a_crop_moves_boxes_and_drops_those_that_are_gone() -> None:
 
 
 def test_batches_are_padded_with_zeros() -> None:
-    targets = padded([truths(), truths().take([1])])
+    targets = padded([truths(), truths().take([1])], 64, 64)
     assert targets.rotated_NG5.shape == (2, 3, 5) and not targets.rotated_NG5[1, 1:].any()
     assert targets.rotated_NG5[1, 0].tolist() == BOXES[1].tolist()
-    assert padded([Truths(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))]).rotated_NG5 is None
+    assert padded([Truths(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))], 64, 64).rotated_NG5 is None
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,9 @@ def stage(tmp_path, monkeypatch):
     (tmp_path / "made/dataset").rename(tmp_path / "data/validated")
     loaded = SimpleNamespace(
         model=ColourDetector().eval(),
-        cfg=SimpleNamespace(tasks=("bbox",), input=SimpleNamespace(short_side=128, long_side=160, channels="rgb")),
+        cfg=SimpleNamespace(
+            kind="colours", tasks=("bbox",), input=SimpleNamespace(short_side=128, long_side=160, channels="rgb")
+        ),
         categories=[{"id": 1, "name": "red"}, {"id": 4, "name": "blue"}],
         stuff=[],
         semantic=[],

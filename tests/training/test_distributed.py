@@ -12,6 +12,7 @@ from pipeline.training.distributed import ALONE, Ranks
 from tests.detector.models import tiny_masks, tiny_one_stage, tiny_two_stage
 from tests.training.ranks import CONFIG, forked, frozen, furthest, weights_after
 
+pytestmark = pytest.mark.line  # ranks are forked, which torch forbids once a test before them has used autograd's threads
 MODELS = {"faster_rcnn": lambda: sampling(200), "mask_rcnn": lambda: sampling(200, tiny_masks()), "retinanet": tiny_one_stage}
 """200 is more than there are candidates: how many regions a picture gives then depends on the picture."""
 PICTURES: dict[str, Callable[[int], bool]] = {

@@ -45,7 +45,7 @@ class ConvDenseHeadConfig:
 
 @schema
 class DeepLabDenseHeadConfig:
-    """Atrous pyramid pooling of DeepLabV3 (Chen et al. 2017), then stacked convolutions (the reference's deeplab head)."""
+    """Atrous pyramid pooling of DeepLabV3 (Chen et al. 2017), then stacked convolutions: the reference's DeepLab head."""
 
     kind: Literal["deeplab"]
     convs: int
