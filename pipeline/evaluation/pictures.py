@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from pipeline.data.dataset import Split
+from pipeline.evaluation.dense_pictures import dot_points, tint_parts
 from pipeline.evaluation.found import Predictions
 from pipeline.evaluation.rotated import overlaps as rotated_overlaps
 from pipeline.evaluation.truth import Truth
@@ -78,7 +79,10 @@ def truth_panel(split: Split, truth: Truth, row: int) -> Pixels:
     masks = None if truth.masks_A is None else [truth.masks_A[label] for label in labels.tolist()]
     rotated = None if truth.rotated_A5 is None else truth.rotated_A5[labels]
     points = None if truth.keypoints_AK3 is None else truth.keypoints_AK3[labels] + COCO_HALF
-    return _panel(split, truth, row, truth.boxes_A4[labels], truth.category_ids_A[labels], notes, masks, rotated, points)
+    image = read_image(split.path(row))
+    if truth.dense_A is not None:
+        image = dot_points(image, truth.dense_A.take(labels), truth.boxes_A4[labels])
+    return _panel(image, truth, truth.boxes_A4[labels], truth.category_ids_A[labels], notes, masks, rotated, points)
 
 
 def detection_panel(split: Split, truth: Truth, predictions: Predictions, row: int, score: float) -> Pixels:
@@ -89,7 +93,10 @@ def detection_panel(split: Split, truth: Truth, predictions: Predictions, row: i
     masks = None if found.masks_D is None else [found.masks_D[place] for place in np.flatnonzero(shown).tolist()]
     rotated = None if found.rotated_D5 is None else found.rotated_D5[shown]
     points = None if found.keypoints_DK3 is None else found.keypoints_DK3[shown]
-    return _panel(split, truth, row, found.boxes_D4[shown], found.category_ids_D[shown], notes, masks, rotated, points)
+    image = read_image(split.path(row))
+    if found.dense_D is not None:
+        image = tint_parts(image, [found.dense_D[place] for place in np.flatnonzero(shown).tolist()])
+    return _panel(image, truth, found.boxes_D4[shown], found.category_ids_D[shown], notes, masks, rotated, points)
 
 
 def beside(panels: Sequence[Pixels]) -> Pixels:
@@ -99,9 +106,8 @@ def beside(panels: Sequence[Pixels]) -> Pixels:
 
 
 def _panel(
-    split: Split,
+    image: Pixels,
     truth: Truth,
-    row: int,
     boxes_B4: NDArray[np.float64],
     category_ids_B: NDArray[np.int64],
     notes: Sequence[str],
@@ -109,7 +115,6 @@ def _panel(
     rotated_B5: NDArray[np.float64] | None,
     keypoints_BK3: NDArray[np.float32] | None,
 ) -> Pixels:
-    image = read_image(split.path(row))
     places = np.searchsorted(truth.category_ids_K, category_ids_B).tolist()
     colours = [class_colour(place) for place in places]
     image = tint_masks(image, (coco_mask.decode(rle).astype(bool) for rle in masks_B or ()), colours)

@@ -70,6 +70,8 @@ def page(split: Split, truth: Truth, predictions: Predictions, found: Mapping[Ta
         return report
     score = evaluate.drawing_score
     note = f"Labels on the left, detections with a score of at least {score:g} on the right; F1 at IoU 0.5."
+    if predictions.dense_D is not None:
+        note += " Dots are annotated points, tints what was found of the surface, in the colours of its parts."
     worst, best = worst_and_best(rate_pictures(truth, predictions, score), evaluate.sheet)
     for heading, ratings in (("Worst pictures", worst), ("Best pictures", best)):
         if ratings:

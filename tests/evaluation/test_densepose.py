@@ -13,11 +13,13 @@ from pycocotools.cocoeval import COCOeval
 from pipeline.data.dense import DensePool, Mirror, Surface
 from pipeline.detector.postprocess import surface_coordinates
 from pipeline.errors import UserError
+from pipeline.evaluation.dense_pictures import dot_points, tint_parts
 from pipeline.evaluation.densepose import measure_dense_poses, similarity
 from pipeline.evaluation.found import Predictions, found_in
 from pipeline.evaluation.tasks import MEASURES
 from pipeline.evaluation.truth import Truth
 from pipeline.predict.dense import DensePose, dense_pose
+from pipeline.predict.draw import TINT, class_colour
 
 SURFACE = Surface(("a", "b", "c"), (1.0, 0.4, 2.0), Mirror((1, 2, 3), (0, 1, 2, 3), (False,) * 3, (False,) * 3))
 PARTS = len(SURFACE.parts)
@@ -226,3 +228,19 @@ def test_a_picture_s_poses_are_in_its_own_frame() -> None:
     assert [(pose.left, pose.top) for pose in found.dense_D] == [(8, 10), (2, 4)]
     joined = Predictions.joined([found, found.take(np.array([1]))])
     assert joined.dense_D == [*found.dense_D, found.dense_D[1]]
+
+
+def test_dots_and_tints_are_in_the_part_s_colour_where_the_part_is() -> None:
+    pool = pool_of(np.random.default_rng(0), [1, 2])
+    pool.points_P2[:], pool.parts_P[:] = [[128, 128], [0.0, 0.0], [300, 300]], [1, 2, 3]
+    grey = np.full((20, 30, 3), 100, np.uint8)
+    dotted = dot_points(grey, pool, np.array([[4, 6, 8, 12], [10, 1, 20, 19]]))
+    changed = np.argwhere((dotted != grey).any(axis=2)).tolist()
+    assert changed == [[1, 10], [9, 6]], "a dot outside the picture is left out"
+    assert tuple(dotted[9, 6]) == class_colour(0) and tuple(dotted[1, 10]) == class_colour(1)
+    parts = np.zeros((5, 6), int)
+    parts[1:3, 2:] = 3
+    tinted = tint_parts(grey, [DensePose.of(26, 2, parts, np.zeros((2, 5, 6)))])
+    assert np.argwhere((tinted != grey).any(axis=2)).tolist() == [[3, 28], [3, 29], [4, 28], [4, 29]], "cut at the border"
+    np.testing.assert_allclose(tinted[3, 28], 100 + TINT * (np.array(class_colour(2)) - 100.0), atol=0.5)
+    assert (grey == 100).all()
