@@ -27,6 +27,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("architecture", names or [absent], scope="module")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """PointRend's export takes longer than all others together: its maps are 224 cells a side."""
+    folder = config.getoption("kit", default=DEFAULT_KIT)
+    for item in items:
+        given = getattr(getattr(item, "callspec", None), "params", {})
+        if item.path.name == "test_exports.py" and given.get("architecture"):
+            options = Kit(folder, given["architecture"]).manifest["config"]
+            if options.get("MODEL.ROI_MASK_HEAD.NAME") == "PointRendMaskHead":
+                item.add_marker(pytest.mark.nightly)
+
+
 @pytest.fixture(scope="session")
 def kit_folder(pytestconfig: pytest.Config) -> Path:
     folder: Path = pytestconfig.getoption("kit", default=DEFAULT_KIT)

@@ -38,6 +38,7 @@ def test_onnx_equals_torch(case: Case, tmp_path: Path) -> None:
         elif name == "masks":
             real = case.found.named()["labels"] >= 0
             flipped = ((torch.from_numpy(found[name]) > 0.5) != (values > 0.5))[real].float().mean(dim=(1, 2))
-            assert len(flipped) and float(flipped.max()) <= FLIPPED
+            one_cell = 1 / values[0, 0].numel()  # a mask of 28 x 28 cells cannot express a thousandth
+            assert len(flipped) and float(flipped.max()) <= max(FLIPPED, one_cell) and float(flipped.mean()) <= FLIPPED
         else:
             close(found[name], values, atol=RELATIVE * float(np.abs(values).max()), what=name)

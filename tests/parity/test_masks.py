@@ -19,7 +19,13 @@ def test_masks(case: Case) -> None:
     assert final.masks_NDMM is not None
     for i, (height, width) in enumerate(out_sizes.tolist()):
         count, masks = int(case.detections.count_N[i]), case.detections.masks_NDMM[i]
-        close(masks[:12], case.kit.arrays[f"infer/{i}/mask_probs_first12"], atol=1e-4, what=f"masks of image {i}")
+        expected = case.kit.arrays[f"infer/{i}/mask_probs_first12"]
+        if case.options.get("MODEL.ROI_MASK_HEAD.NAME") == "PointRendMaskHead":
+            # Cells are refined in the order of their certainty: of two equally certain ones the last bit decides.
+            off = np.abs(masks[:12].numpy() - expected) > 1e-4
+            assert off.mean() <= 1e-5, f"{off.sum()} cells of image {i} differ"
+        else:
+            close(masks[:12], expected, atol=1e-4, what=f"masks of image {i}")
         stats = torch.stack([masks[:count].mean(dim=(1, 2)), masks[:count].flatten(1).std(dim=1, correction=0)], dim=1)
         close(stats, case.kit.arrays[f"infer/{i}/mask_probs_mean_std"], atol=1e-4, what=f"mean and deviation of image {i}")
         assert not masks[count:].any()
