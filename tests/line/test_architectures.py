@@ -20,6 +20,8 @@ pytestmark = pytest.mark.line
 SMALL = ("dataset.train=48", "dataset.val=12", "quantize.pictures=4", "export.pictures=2")
 STEPS = {"default": 60}
 """Steps of training; enough that every task finds something to measure."""
+COVERED = ("faster_rcnn_tiny", "mask_rcnn_tiny", "panoptic_fpn_tiny", "semantic_fpn_tiny")
+"""tests/stages runs these through the line anyway."""
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def data(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     return layout
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.nightly if name in COVERED else ()) for name in NAMES])
 def test_the_line_runs(name: str, data: Layout, root: Path, tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     (tmp_path / "data").symlink_to(data.root / "data")
