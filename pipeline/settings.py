@@ -19,6 +19,7 @@ from pipeline.detector.config import ModelConfig
 from pipeline.detector.settings.custom import custom_targets
 from pipeline.errors import ConfigError, UserError, did_you_mean
 from pipeline.evaluation.config import EvaluateConfig
+from pipeline.field_errors import field_error
 from pipeline.files import digest_bytes, digest_file, read_json, write_atomically, write_json
 from pipeline.labels.config import ValidateConfig
 from pipeline.layout import Layout
@@ -66,6 +67,7 @@ USED = "used"
 """Metadata of a stage's field: the settings of the group that change its results."""
 INFERENCE = ("device", "threads")
 MEASURING = ("engine", "split", "max_detections", "keypoint_sigma", "drawing_score")
+VALIDATING = ("keypoint_sigma",)
 DISTRIBUTED = (*INFERENCE, "processes", "nodes")
 TRAINING = tuple(field.name for field in fields(TrainConfig) if field.name != "checkpoint_every")
 CODE = Path(__file__).absolute().parent.parent
@@ -141,6 +143,7 @@ class TrainStage(Stage):
 
     model: ModelConfig
     train: TrainConfig = field(metadata={USED: TRAINING})
+    evaluate: EvaluateConfig = field(metadata={USED: VALIDATING})
     compute: ComputeConfig = field(metadata={USED: DISTRIBUTED})
     seed: int
 
@@ -159,6 +162,7 @@ class QuantizeStage(Stage):
     """Settings of quantize."""
 
     quantize: QuantizeConfig
+    evaluate: EvaluateConfig = field(metadata={USED: VALIDATING})
     compute: ComputeConfig = field(metadata={USED: INFERENCE})
     seed: int
     trusted: tuple[str, ...] = field(metadata={USED: ()})
@@ -249,7 +253,7 @@ def check(values: object) -> Settings:
         settings: Settings = _adapter().validate_python(values)
         return settings
     except ValidationError as error:
-        raise _field_error(error) from error
+        raise field_error(error, Settings) from error
 
 
 def read_params(root: Path = Path(".")) -> dict[str, Any]:
@@ -320,49 +324,6 @@ def _adapter() -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(Settings)
-
-
-def _field_error(error: Any) -> ConfigError:
-    """The first of pydantic's errors in this project's words."""
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
-    kind, context = first["type"], first.get("ctx", {})
-    known, names = _named_fields(place)
-    field = ".".join(names)
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        return ConfigError(field, None, f"is not known. {did_you_mean(names[-1], known)}")
-    if kind in ("missing", "missing_argument"):
-        return ConfigError(field, None, "is missing: give it a value in conf/")
-    if kind == "literal_error":
-        return ConfigError(field, first["input"], f"is not one of the choices: {context['expected']}")
-    if kind.startswith("union_tag"):
-        return ConfigError(f"{field}.kind", context.get("tag"), f"is not known. Choices: {context.get('expected_tags', '')}")
-    return ConfigError(field, "null" if first["input"] is None else first["input"], f"is wrong: {first['msg']}")
-
-
-def _named_fields(place: list[str]) -> tuple[list[str], list[str]]:
-    """The fields that the owner of `place` knows, and `place` without pydantic's union tags."""
-    from dataclasses import is_dataclass
-    from typing import get_args, get_type_hints
-
-    kind: Any = Settings
-    names: list[str] = []
-    known: list[str] = []
-    for part in place:
-        options = [
-            option
-            for option in (kind, *get_args(kind), *(b for a in get_args(kind) for b in get_args(a)))
-            if is_dataclass(option)
-        ]
-        tagged = [option for option in options if part in get_args(get_type_hints(option).get("kind", int))]
-        if tagged and not any(part in get_type_hints(option) for option in options):
-            kind = tagged[0]
-            continue
-        known = [field.name for option in options for field in fields(option)]
-        names.append(part)
-        hints = [get_type_hints(option)[part] for option in options if part in get_type_hints(option)]
-        kind = hints[0] if hints else object
-    return known, names
 
 
 def _override_error(error: Exception, overrides: Sequence[str], root: Path) -> ConfigError:

@@ -78,14 +78,15 @@ def test_stage_lists_the_settings_it_uses(stages, stage):
 def test_every_setting_of_a_stage_is_listed_but_those_that_never_change_a_result(stages):
     """A setting that is neither in dvc.yaml nor here would change results without anybody noticing."""
     anywhere = {"workers", "rendezvous", "slot"}
+    reporting = {"engine", "split", "batch", "max_detections", "drawing_score", "sheet"}
     alone = {"compute": {*anywhere, "processes", "nodes"}}
     never = {
         "ingest": {
             "storage": {"private_addresses", "files", "gigabytes", "connect_seconds", "read_seconds", "attempts", "workers"}
         },
-        "train": {"train": {"checkpoint_every"}, "compute": anywhere},
+        "train": {"train": {"checkpoint_every"}, "compute": anywhere, "evaluate": reporting},
         "evaluate": alone,
-        "quantize": alone,
+        "quantize": {**alone, "evaluate": reporting},
         "export": {**alone, "evaluate": {"batch", "sheet"}},
     }
     for name, kind in settings.STAGES.items():

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from pipeline.data.dataset import Category, Split
+from pipeline.data.dataset import Split
 from pipeline.deploy.config import QuantizeConfig
 from pipeline.deploy.quantization import write_int8
 from pipeline.deploy.recipe import Recipe
@@ -21,7 +21,7 @@ from pipeline.errors import DataError, GateError
 from pipeline.evaluation.coco import Engine
 from pipeline.evaluation.inference import predict_split
 from pipeline.evaluation.tasks import evaluate_all
-from pipeline.evaluation.truth import Truth, found_categories
+from pipeline.evaluation.truth import Truth
 from pipeline.predict.panoptic import Merging
 from pipeline.predict.preprocess import Input
 from pipeline.predict.session import OnnxBackend
@@ -40,17 +40,15 @@ class HeldPictures:
     def __init__(
         self,
         split: Split,
-        categories: Sequence[Category],
+        truth: Truth,
         input: Input,
         divisor: int,
         threads: int,
-        tasks: Sequence[Task],
         merging: Merging | None = None,
     ) -> None:
-        """The tasks count alike: the one that loses most decides."""
-        self.split, self.input = split, input
-        self.ids = [category.id for category in found_categories(categories, tasks)]
-        self.truth = Truth.of(split, categories, tasks)
+        """Held against `truth`, the labels of `split`. Its tasks count alike: the one that loses most decides."""
+        self.split, self.truth, self.input = split, truth, input
+        self.ids = truth.category_ids_K.tolist()
         self.divisor, self.threads, self.merging = divisor, threads, merging
 
     def losses(self, source: Path, ranges: Path, recipe: Recipe) -> dict[str, float]:

@@ -97,8 +97,7 @@ def _tables(truth: Truth, predictions: Predictions, place: int, engine: str, lim
         return np.full((10, 101, 1, 3), -1.0), np.full((10, 1, 3), -1.0)
     rows = predictions.take(predictions.category_ids_D == number)
     results = rows.to_coco({number: len(names)}) if len(rows) else []
-    for result in results:  # with a box its area would decide the size, not that of the keypoints
-        result.pop("bbox")
+    for result in results:  # the box stays, as in the reference: its area is the size of a detection that nothing matches
         result.pop("segmentation", None)
     images = [{"id": image_id, "width": 0, "height": 0} for image_id in truth.image_ids_I.tolist()]
     category = {"id": number, "name": truth.names[place], "keypoints": list(names), "skeleton": []}

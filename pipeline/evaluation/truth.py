@@ -1,5 +1,6 @@
 """The labels that a detector is measured against, as columns."""
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,8 +20,6 @@ from pipeline.predict.postprocess import Rle
 from pipeline.tasks import BOXES, Task
 
 Floats = NDArray[np.float64]
-UNIFORM_SIGMA = 0.05
-"""Where evaluation runs without settings of its own: in training and in quantization's search."""
 
 
 class CategoryLike(Protocol):
@@ -83,7 +82,7 @@ class Truth:
     """Of each class, in label order, where keypoints are measured."""
     skeletons: tuple[tuple[tuple[int, int], ...], ...] = ()
     """Pairs of each class's keypoints to join when drawing, counted from 0."""
-    keypoint_sigma: float = UNIFORM_SIGMA
+    keypoint_sigma: float = math.nan
     """Spread of a keypoint, as a share of its object's scale, where no published ones hold."""
     dense_A: DensePool | None = None
     """Dense pose labels; None where none are measured."""
@@ -94,7 +93,7 @@ class Truth:
         split: Split,
         categories: Sequence[CategoryLike],
         tasks: Collection[Task] = BOXES,
-        keypoint_sigma: float = UNIFORM_SIGMA,
+        keypoint_sigma: float | None = None,
     ) -> "Truth":
         """The labels of `split` that evaluation can use: on one of its pictures, of a known class, with a finite box.
 
@@ -158,8 +157,10 @@ def _masks(split: Split, rows: NDArray[np.int64]) -> list[Rle]:
     return found
 
 
-def _keypoints(split: Split, rows: NDArray[np.int64], categories: Sequence[CategoryLike], sigma: float) -> dict[str, Any]:
+def _keypoints(split: Split, rows: NDArray[np.int64], categories: Sequence[CategoryLike], sigma: float | None) -> dict[str, Any]:
     """The fields of Truth that hold keypoints of the annotations `rows`."""
+    if sigma is None:
+        raise ValueError("keypoints are measured with a spread: give keypoint_sigma")
     given_AK3 = split.annotations.keypoints_AK3
     taken_AK3 = np.zeros((len(rows), 0, 3), np.float32) if given_AK3 is None else given_AK3[rows]
     labelled_AK1 = (taken_AK3[..., 2:] > 0) & np.isfinite(taken_AK3).all(axis=-1, keepdims=True)

@@ -17,6 +17,7 @@ from pipeline.deploy.selection import Choice, HeldPictures, choose, most_in_floa
 from pipeline.deploy.sensitivity import Bench, Sensitivities
 from pipeline.detector.weights import Loaded, load_detector
 from pipeline.evaluation.inference import merging_of, network_input
+from pipeline.evaluation.truth import Truth
 from pipeline.files import staged, write_json
 from pipeline.predict.preprocess import read_image
 from pipeline.progress import Progress
@@ -50,9 +51,9 @@ def run(cfg: QuantizeStage) -> None:
         with Progress("quantize: convolutions measured", len(everything.quantized)) as progress:
             sensitivities = bench.layers(everything, lambda done: progress.show(done, ""))
         held = train.take_images(list(pictures.held))
-        tasks = detector.cfg.tasks
+        truth = Truth.of(held, dataset.info.categories, detector.cfg.tasks, cfg.evaluate.keypoint_sigma)
         merging = merging_of(detector.cfg, [category["id"] for category in detector.stuff])
-        judge = HeldPictures(held, dataset.info.categories, detector.cfg.input, detector.model.divisor, work, tasks, merging)
+        judge = HeldPictures(held, truth, detector.cfg.input, detector.model.divisor, work, merging)
         most = most_in_float(everything, cfg.quantize.share_least)
         choice = choose(
             sensitivities.worst_first(), most, cfg.quantize.held_loss, lambda kept: judge.losses(graph, ranges, planned(kept))

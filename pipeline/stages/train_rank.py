@@ -140,7 +140,7 @@ def validation(model: nn.Module, step: int, dataset: Dataset, cfg: TrainStage) -
     merging = merging_of(cfg.model, [category.id for category in dataset.info.stuff])
     divisor: int = model.divisor  # type: ignore[assignment]
     predictions = predict_split(backend, split, cfg.model.input, divisor, cfg.train.batch, ids, merging=merging)
-    truth = Truth.of(split, dataset.info.categories, cfg.model.tasks)
+    truth = Truth.of(split, dataset.info.categories, cfg.model.tasks, cfg.evaluate.keypoint_sigma)
     return {
         f"val/{task}/{name}": metrics.numbers[f"{task}/{name}"]
         for task, metrics in evaluate_all(truth, predictions, "hotcoco").items()

@@ -1,7 +1,10 @@
 """OKS metrics: both engines, pycocotools' own summary through none of this code, and a similarity by hand."""
 
 import contextlib
+import gzip
 import io
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from pipeline.evaluation.keypoints import SIGMAS, measure_keypoints, sigmas
 from pipeline.evaluation.truth import Truth
 
 NAMES = tuple(SIGMAS)
+SIGMA = 0.05
 
 
 def case(seed: int, names: tuple[tuple[str, ...], ...] = (NAMES,), pictures: int = 6) -> tuple[Truth, Predictions]:
@@ -43,6 +47,7 @@ def case(seed: int, names: tuple[tuple[str, ...], ...] = (NAMES,), pictures: int
         keypoints_AK3=points,
         keypoint_names=names,
         skeletons=((),) * len(names),
+        keypoint_sigma=SIGMA,
     )
     near = points + np.concatenate([random.normal(0, 6, (count, most, 2)), np.zeros((count, most, 1))], axis=2)
     near[points[..., 2] == 0, :2] = random.uniform(0, 300, ((points[..., 2] == 0).sum(), 2))
@@ -81,8 +86,16 @@ def judge(truth: Truth, predictions: Predictions) -> Any:
     with contextlib.redirect_stdout(io.StringIO()):
         labels.createIndex()
         rows = [
-            {"image_id": int(i), "category_id": 1, "score": float(s), "keypoints": (points - [0.5, 0.5, 0]).reshape(-1).tolist()}
-            for i, s, points in zip(predictions.image_ids_D, predictions.scores_D, predictions.keypoints_DK3, strict=True)
+            {
+                "image_id": int(i),
+                "category_id": 1,
+                "bbox": [*box[:2], *(box[2:] - box[:2])],
+                "score": float(s),
+                "keypoints": (points - [0.5, 0.5, 0]).reshape(-1).tolist(),
+            }
+            for i, s, box, points in zip(
+                predictions.image_ids_D, predictions.scores_D, predictions.boxes_D4, predictions.keypoints_DK3, strict=True
+            )
         ]
         evaluation = COCOeval(labels, labels.loadRes(rows), "keypoints")
         order = [*(list(SIGMAS).index(name) for name in NAMES)]
@@ -91,6 +104,42 @@ def judge(truth: Truth, predictions: Predictions) -> Any:
         evaluation.accumulate()
         evaluation.summarize()
     return evaluation.stats
+
+
+@pytest.mark.parametrize("engine", ["hotcoco", "pycocotools"])
+def test_goldens_of_the_reference_implementation(shared: Path, engine: str) -> None:
+    with gzip.open(shared / "parity/cocoeval_data.json.gz") as file:
+        case = json.load(file)["keypoints"]
+    labels, found = case["gt"]["annotations"], case["dt"]
+    boxes_A4, boxes_D4 = (np.array([row["bbox"] for row in rows]) for rows in (labels, found))
+    images_D = np.array([row["image_id"] for row in found])
+    points_DK3 = np.array([row["keypoints"] for row in found]).reshape(-1, 17, 3)
+    points_DK3[..., :2] += 0.5  # from indices of pixels to places
+    order = np.argsort(images_D, kind="stable")
+    truth = Truth(
+        image_ids_I=np.array([image["id"] for image in case["gt"]["images"]]),
+        image_ids_A=np.array([row["image_id"] for row in labels]),
+        category_ids_A=np.array([row["category_id"] for row in labels]),
+        boxes_A4=np.concatenate([boxes_A4[:, :2], boxes_A4[:, :2] + boxes_A4[:, 2:]], axis=1),
+        area_A=np.array([row["area"] for row in labels]),
+        crowd_A=np.array([bool(row["iscrowd"]) for row in labels]),
+        category_ids_K=np.array([1]),
+        names=("person",),
+        keypoints_AK3=np.array([row["keypoints"] for row in labels], np.float32).reshape(-1, 17, 3),
+        keypoint_names=(NAMES,),
+        skeletons=((),),
+        keypoint_sigma=SIGMA,
+    )
+    predictions = Predictions(
+        images_D[order],
+        np.concatenate([boxes_D4[:, :2], boxes_D4[:, :2] + boxes_D4[:, 2:]], axis=1)[order],
+        np.array([row["score"] for row in found])[order],
+        np.array([row["category_id"] for row in found])[order],
+        keypoints_DK3=points_DK3[order].astype(np.float32),
+    )
+    golden = np.load(shared / "parity/cocoeval.npz")["keypoints/stats_d2"]
+    measured = measure_keypoints(truth, predictions, engine)
+    np.testing.assert_allclose([*measured.numbers.values()], golden, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(8))
