@@ -14,7 +14,7 @@ from pipeline.detector.build import build_detector
 from pipeline.detector.config import PanopticFPNConfig, SemanticFPNConfig
 from pipeline.detector.detector import Detector
 from pipeline.detector.part import WHOLE
-from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
+from pipeline.detector.pretrained.detectron2.options import Options
 from pipeline.detector.pretrained.detectron2.semantic import semantic_settings
 from pipeline.detector.semantic_head import SemanticHead
 from pipeline.detector.semantic_maps import merge, picture_logits
@@ -163,7 +163,7 @@ def test_every_option_of_the_head_is_translated() -> None:
         "loss_weight": 0.3,
     }
     assert not given.unread
-    with pytest.raises(NotBuiltError, match="PointRendSemSegHead"):
+    with pytest.raises(ConfigError, match="PointRendSemSegHead"):
         semantic_settings(Options(OPTIONS | {"MODEL.SEM_SEG_HEAD.NAME": "PointRendSemSegHead"}))
     with pytest.raises(ConfigError, match=r"SEM_SEG_HEAD\.NORM"):
         semantic_settings(Options(OPTIONS | {"MODEL.SEM_SEG_HEAD.NORM": "IN"}))

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from pipeline.detector.build import build_detector
 from pipeline.detector.config import ModelConfig
 from pipeline.detector.pretrained.backbone import load_pretrained
-from pipeline.detector.pretrained.detectron2.options import NotBuiltError
 from pipeline.detector.pretrained.detectron2.translate import translate
 from pipeline.detector.settings.backbones import TimmConfig
 from pipeline.detector.weights import load_detector, load_transient_buffers, load_weights, save_detector, transient_buffers
@@ -200,7 +199,7 @@ def test_translation_stops_at_what_it_does_not_know(shared: Path) -> None:
         translate(options | {"MODEL.RPN.SPARKLE": 1})
     with pytest.raises(ConfigError, match=r"MODEL\.ROI_BOX_HEAD\.NORM='XN' is not supported"):
         translate(options | {"MODEL.ROI_BOX_HEAD.NORM": "XN"})
-    with pytest.raises(NotBuiltError, match=r"MODEL\.META_ARCHITECTURE"):
+    with pytest.raises(ConfigError, match=r"MODEL\.META_ARCHITECTURE"):
         translate(options | {"MODEL.META_ARCHITECTURE": "Sparkle"})
     with pytest.raises(ConfigError, match=r"MODEL\.ROI_MASK_HEAD\.NAME is missing"):
         translate(options | {"MODEL.MASK_ON": True})

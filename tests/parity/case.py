@@ -55,7 +55,8 @@ def build(kit: Kit, cfg: ModelConfig, options: dict[str, Any]) -> Detector:
     return model
 
 
-def inputs(kit: Kit, divisor: int) -> tuple[Images, Targets]:
+def inputs(kit: Kit, divisor: int, ignored: int) -> tuple[Images, Targets]:
+    """The kit's pictures and truths as a padded batch; pixels of maps that are padding are `ignored`."""
     pictures = [kit.arrays[f"inputs/image_{i}"] for i in range(len(kit.arrays["inputs/out_hw"]))]
     sizes = np.array([picture.shape[1:] for picture in pictures])
     height, width = -(-sizes.max(axis=0) // divisor) * divisor
@@ -74,7 +75,7 @@ def inputs(kit: Kit, divisor: int) -> tuple[Images, Targets]:
         torch.from_numpy(labels),
         polygons,
         keypoints_NGK3=points,
-        semantic_NHW=maps(kit, len(truths), height, width),
+        semantic_NHW=maps(kit, len(truths), height, width, ignored),
     )
     targets.points = dense_points(kit, len(truths), most) if "gt/0/dp_x" in kit.arrays.files else None
     return Images(torch.from_numpy(pixels), torch.from_numpy(sizes), proposals(kit, len(truths))), targets
@@ -92,11 +93,11 @@ def proposals(kit: Kit, pictures: int) -> torch.Tensor | None:
     return torch.stack([torch.nn.functional.pad(own, (0, 0, 0, most - len(own))) for own in boxes])
 
 
-def maps(kit: Kit, pictures: int, height: int, width: int) -> torch.Tensor | None:
-    """The kit's semantic maps, 255 in the padding."""
+def maps(kit: Kit, pictures: int, height: int, width: int, ignored: int) -> torch.Tensor | None:
+    """The kit's semantic maps, padded."""
     if "gt/0/sem_seg" not in kit.arrays.files:
         return None
-    padded = np.full((pictures, height, width), 255, np.uint8)
+    padded = np.full((pictures, height, width), ignored, np.uint8)
     for n in range(pictures):
         own = kit.arrays[f"gt/{n}/sem_seg"]
         padded[n, : own.shape[0], : own.shape[1]] = own

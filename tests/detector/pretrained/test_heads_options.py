@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from pipeline.detector.build import build_detector
-from pipeline.detector.pretrained.detectron2.options import NotBuiltError
 from pipeline.detector.pretrained.detectron2.translate import translate
 from pipeline.errors import ConfigError
 
@@ -227,5 +226,5 @@ def test_poolers_boundary_and_boxes_that_train_masks() -> None:
 def test_what_is_not_understood_is_named(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         translate(BASE | FPN | change)
-    with pytest.raises(NotBuiltError, match=r"ROI_HEADS\.NAME"):
+    with pytest.raises(ConfigError, match=r"ROI_HEADS\.NAME"):
         translate(BASE | {"MODEL.ROI_HEADS.NAME": "OtherHeads"})

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
+from pipeline.detector.pretrained.detectron2.options import Options
 from pipeline.detector.pretrained.detectron2.shared import pooler_settings
+from pipeline.errors import ConfigError
 
 HEAD = "MODEL.ROI_DENSEPOSE_HEAD"
 NORMS = {"": "none", "GN": "group"}
@@ -13,7 +14,7 @@ LOSSES = {"DensePoseChartLoss": False, "DensePoseChartWithConfidenceLoss": True}
 
 
 def densepose_settings(given: Options) -> dict[str, Any] | None:
-    """`roi.densepose`, or None. NotBuiltError names what is not built: CSE and the training from other detectors' results."""
+    """`roi.densepose`, or None. ConfigError names what is not built: CSE and the training from other detectors' results."""
     if not given.take("MODEL.DENSEPOSE_ON", False):
         given.ignore(f"{HEAD}.")
         return None
@@ -51,14 +52,14 @@ def densepose_settings(given: Options) -> dict[str, Any] | None:
 
 def _refuse(given: Options) -> None:
     if given.options.get(f"{HEAD}.PREDICTOR_NAME") == "DensePoseEmbeddingPredictor":
-        raise NotBuiltError(f"{HEAD}.PREDICTOR_NAME", "DensePoseEmbeddingPredictor", "is not built: charts only, no CSE")
+        raise ConfigError(f"{HEAD}.PREDICTOR_NAME", "DensePoseEmbeddingPredictor", "is not built: charts only, no CSE")
     for loss in ("EMBED_LOSS_NAME", "SHAPE_TO_SHAPE_CYCLE_LOSS.ENABLED", "PIX_TO_SHAPE_CYCLE_LOSS.ENABLED"):
         value = given.take(f"{HEAD}.CSE.{loss}", False)
         if loss.endswith("ENABLED") and value:
-            raise NotBuiltError(f"{HEAD}.CSE.{loss}", value, "is not built: charts only, no CSE")
+            raise ConfigError(f"{HEAD}.CSE.{loss}", value, "is not built: charts only, no CSE")
     for switch in ("MODEL.DENSEPOSE_ON_BOOTSTRAP", "BOOTSTRAP_DATASETS"):
         if given.take(switch, False):
-            raise NotBuiltError(switch, given.options[switch], "is not built")
+            raise ConfigError(switch, given.options[switch], "is not built")
 
 
 def _decoder(given: Options) -> dict[str, Any] | None:
@@ -82,7 +83,7 @@ def _head(given: Options) -> dict[str, Any]:
     if name == "DensePoseV1ConvXHead":
         return {"kind": "conv", **shared}
     if name != "DensePoseDeepLabHead":
-        raise NotBuiltError(f"{HEAD}.NAME", name, "is not built. Choices: DensePoseV1ConvXHead, DensePoseDeepLabHead")
+        raise ConfigError(f"{HEAD}.NAME", name, "is not built. Choices: DensePoseV1ConvXHead, DensePoseDeepLabHead")
     # Any other norm leaves the convolutions with neither norm nor bias in the reference: no known model has that.
     norm = given.choose(f"{HEAD}.DEEPLAB.NORM", NORMS)
     return {"kind": "deeplab", **shared, "norm": norm, "nonlocal_block": bool(given.take(f"{HEAD}.DEEPLAB.NONLOCAL_ON", 0))}

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.detector.pretrained.detectron2.densepose import densepose_settings
 from pipeline.detector.pretrained.detectron2.keypoints import keypoint_settings
-from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
+from pipeline.detector.pretrained.detectron2.options import Options
 from pipeline.detector.pretrained.detectron2.point_rend import point_rend_settings
 from pipeline.detector.pretrained.detectron2.shared import (
     HEAD_NORMS,
@@ -95,7 +95,7 @@ CASCADE_WEIGHTS = [[10.0, 10.0, 5.0, 5.0], [20.0, 20.0, 10.0, 10.0], [30.0, 30.0
 def _fc_head(given: Options) -> dict[str, Any]:
     name = given.take("MODEL.ROI_BOX_HEAD.NAME")
     if name != "FastRCNNConvFCHead":
-        raise NotBuiltError("MODEL.ROI_BOX_HEAD.NAME", name, "is not built. Choices: FastRCNNConvFCHead")
+        raise ConfigError("MODEL.ROI_BOX_HEAD.NAME", name, "is not built. Choices: FastRCNNConvFCHead")
     return {
         "kind": "fc",
         "convs": given.take("MODEL.ROI_BOX_HEAD.NUM_CONV"),
@@ -151,7 +151,7 @@ def mask_settings(given: Options, own_pooler: bool = True) -> dict[str, Any] | N
         return None
     name = given.take("MODEL.ROI_MASK_HEAD.NAME")
     if name not in MASK_HEADS:
-        raise NotBuiltError("MODEL.ROI_MASK_HEAD.NAME", name, f"is not built. Choices: {', '.join(MASK_HEADS)}")
+        raise ConfigError("MODEL.ROI_MASK_HEAD.NAME", name, f"is not built. Choices: {', '.join(MASK_HEADS)}")
     return MASK_HEADS[name](given, given.choose("INPUT.MASK_FORMAT", MASK_FORMATS, "polygon"), own_pooler)
 
 

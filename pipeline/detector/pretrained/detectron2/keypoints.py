@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
+from pipeline.detector.pretrained.detectron2.options import Options
 from pipeline.detector.pretrained.detectron2.shared import pooler_settings
+from pipeline.errors import ConfigError
 
 PREFIX = "MODEL.ROI_KEYPOINT_HEAD"
 NORMALISERS = {True: "visible", False: "sampled"}
@@ -15,7 +16,7 @@ def keypoint_settings(given: Options) -> dict[str, Any] | None:
         return None
     name = given.take(f"{PREFIX}.NAME")
     if name != "KRCNNConvDeconvUpsampleHead":
-        raise NotBuiltError(f"{PREFIX}.NAME", name, "is not built. Choices: KRCNNConvDeconvUpsampleHead")
+        raise ConfigError(f"{PREFIX}.NAME", name, "is not built. Choices: KRCNNConvDeconvUpsampleHead")
     return {
         "kind": "conv",
         "pooler": pooler_settings(given, PREFIX),

@@ -6,10 +6,6 @@ from typing import Any
 from pipeline.errors import ConfigError
 
 
-class NotBuiltError(ConfigError):
-    """The options describe an architecture that this project does not have."""
-
-
 class Options:
     """The given options, and the reference's values for those that were left out; remembers which of the given were read."""
 

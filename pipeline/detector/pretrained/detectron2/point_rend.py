@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
+from pipeline.detector.pretrained.detectron2.options import Options
 from pipeline.errors import ConfigError
 
 MASK, POINT = "MODEL.ROI_MASK_HEAD", "MODEL.POINT_HEAD"
@@ -10,7 +10,7 @@ MASK, POINT = "MODEL.ROI_MASK_HEAD", "MODEL.POINT_HEAD"
 
 def point_rend_settings(given: Options, targets: str, own_pooler: bool) -> dict[str, Any]:
     if not own_pooler:
-        raise NotBuiltError(f"{MASK}.NAME", "PointRendMaskHead", "is not built on the res5 head")
+        raise ConfigError(f"{MASK}.NAME", "PointRendMaskHead", "is not built on the res5 head")
     # The reference gives the head whole feature maps when there is no pooler; with one it stops.
     given.need(f"{MASK}.POOLER_TYPE", "")
     given.need(f"{MASK}.NORM", "")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipeline.detector.pretrained.detectron2.heads import rpn_settings, standard_heads
-from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
+from pipeline.detector.pretrained.detectron2.options import Options
 from pipeline.detector.pretrained.detectron2.shared import anchor_settings, shared_settings
 from pipeline.errors import ConfigError
 
@@ -16,7 +16,7 @@ def rotated_faster_rcnn_settings(given: Options) -> dict[str, Any]:
     _require("MODEL.ROI_BOX_HEAD.POOLER_TYPE", given.take("MODEL.ROI_BOX_HEAD.POOLER_TYPE"), "ROIAlignRotated")
     for extra in ("MODEL.MASK_ON", "MODEL.KEYPOINT_ON"):
         if given.take(extra, False):
-            raise NotBuiltError(extra, True, "is for upright boxes: rotated heads have boxes alone")
+            raise ConfigError(extra, True, "is for upright boxes: rotated heads have boxes alone")
     first = rotated_rpn_settings(given)
     upright = Options(dict(given.options) | {"MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2"})
     roi = standard_heads(upright)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipeline.detector.pretrained.detectron2.heads import ROI_HEADS, rpn_settings
-from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
+from pipeline.detector.pretrained.detectron2.options import Options
 from pipeline.detector.pretrained.detectron2.shared import HEAD_NORMS, anchor_settings, shared_settings
 from pipeline.errors import ConfigError
 
@@ -31,9 +31,9 @@ def panoptic_fpn(given: Options) -> dict[str, Any]:
     """The settings of a PanopticFPN."""
     heads, proposals = given.take("MODEL.ROI_HEADS.NAME"), given.take("MODEL.PROPOSAL_GENERATOR.NAME")
     if heads not in HEADS:
-        raise NotBuiltError("MODEL.ROI_HEADS.NAME", heads, f"is not built here. Choices: {', '.join(HEADS)}")
+        raise ConfigError("MODEL.ROI_HEADS.NAME", heads, f"is not built here. Choices: {', '.join(HEADS)}")
     if proposals != "RPN":
-        raise NotBuiltError("MODEL.PROPOSAL_GENERATOR.NAME", proposals, "is not built. Choices: RPN")
+        raise ConfigError("MODEL.PROPOSAL_GENERATOR.NAME", proposals, "is not built. Choices: RPN")
     given.need("MODEL.MASK_ON", True)
     given.need("MODEL.PANOPTIC_FPN.COMBINE.ENABLED", True, False)  # the reference reads it no more: it merges always
     weight = given.take("MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT", 1.0)
@@ -60,7 +60,7 @@ def _pyramid(given: Options) -> dict[str, Any]:
     settings = shared_settings(given)
     if settings["fpn"] is None:
         name = given.take("MODEL.BACKBONE.NAME")
-        raise NotBuiltError("MODEL.BACKBONE.NAME", name, "is not built with a semantic head, which adds up levels of a pyramid")
+        raise ConfigError("MODEL.BACKBONE.NAME", name, "is not built with a semantic head, which adds up levels of a pyramid")
     return settings
 
 
@@ -68,7 +68,7 @@ def semantic_settings(given: Options) -> dict[str, Any]:
     """The semantic branch's settings."""
     name = given.take("MODEL.SEM_SEG_HEAD.NAME")
     if name != "SemSegFPNHead":
-        raise NotBuiltError("MODEL.SEM_SEG_HEAD.NAME", name, "is not built. Choices: SemSegFPNHead")
+        raise ConfigError("MODEL.SEM_SEG_HEAD.NAME", name, "is not built. Choices: SemSegFPNHead")
     given.ignore("MODEL.SEM_SEG_HEAD.NUM_CLASSES")
     return {
         # The reference adds the levels by rising stride, whatever order they are named in.

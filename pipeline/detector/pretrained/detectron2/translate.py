@@ -10,11 +10,12 @@ import pydantic
 
 from pipeline.detector.config import ModelConfig
 from pipeline.detector.pretrained.detectron2.heads import ROI_HEADS, proposal_settings, rpn_settings
-from pipeline.detector.pretrained.detectron2.options import NotBuiltError, Options
+from pipeline.detector.pretrained.detectron2.options import Options
 from pipeline.detector.pretrained.detectron2.rotated import rotated_faster_rcnn_settings, rotated_rpn_settings
 from pipeline.detector.pretrained.detectron2.semantic import panoptic_fpn, semantic_fpn
 from pipeline.detector.pretrained.detectron2.shared import HEAD_NORMS, anchor_settings, match_settings, shared_settings
 from pipeline.detector.pretrained.detectron2.tensormask import tensormask_settings
+from pipeline.errors import ConfigError
 
 
 def translate(options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> ModelConfig:
@@ -22,12 +23,12 @@ def translate(options: Mapping[str, Any], defaults: Mapping[str, Any] | None = N
 
     `defaults` stand for options that are left out; without them an option that is asked for and absent stops.
 
-    NotBuiltError for another architecture, ConfigError naming the option for a value or a name that is not understood.
+    ConfigError naming the option for an architecture, a value or a name that is not understood.
     """
     given = Options(options, defaults)
     architecture = given.take("MODEL.META_ARCHITECTURE")
     if architecture not in ARCHITECTURES:
-        raise NotBuiltError("MODEL.META_ARCHITECTURE", architecture, f"is not built. Choices: {', '.join(ARCHITECTURES)}")
+        raise ConfigError("MODEL.META_ARCHITECTURE", architecture, f"is not built. Choices: {', '.join(ARCHITECTURES)}")
     settings = ARCHITECTURES[architecture](given)
     given.require_all_read()
     return pydantic.TypeAdapter[ModelConfig](ModelConfig).validate_python(settings)
@@ -40,9 +41,9 @@ def _faster_rcnn(given: Options) -> dict[str, Any]:
     if heads != "DensePoseROIHeads":  # other heads know no dense pose, whatever the switch says
         given.need("MODEL.DENSEPOSE_ON", False)
     if heads not in ROI_HEADS:
-        raise NotBuiltError("MODEL.ROI_HEADS.NAME", heads, f"is not built. Choices: {', '.join(ROI_HEADS)}")
+        raise ConfigError("MODEL.ROI_HEADS.NAME", heads, f"is not built. Choices: {', '.join(ROI_HEADS)}")
     if proposals not in PROPOSERS:
-        raise NotBuiltError("MODEL.PROPOSAL_GENERATOR.NAME", proposals, f"is not built. Choices: {', '.join(PROPOSERS)}")
+        raise ConfigError("MODEL.PROPOSAL_GENERATOR.NAME", proposals, f"is not built. Choices: {', '.join(PROPOSERS)}")
     kind, first = PROPOSERS[proposals]
     return {"kind": kind, **shared_settings(given), **first(given), "roi": ROI_HEADS[heads](given)}
 
