@@ -22,7 +22,7 @@ import yaml
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
-CLASSES, SIDE, TRUTHS = 80, 320, 8
+CLASSES, SEMANTIC, SIDE, TRUTHS = 80, 54, 320, 8
 
 
 def main(arguments: list[str]) -> int:
@@ -76,9 +76,9 @@ def make_pair(name: str, batch: int, side: int) -> Pair:
     values = yaml.safe_load((ROOT / f"conf/model/{name}.yaml").read_text())
     cfg: Any = pydantic.TypeAdapter(ModelConfig).validate_python(values)
     kind = peer_kind(cfg)
-    classes = 1 if cfg.kind == "rpn" else CLASSES
+    classes = 1 if "proposals" in cfg.tasks else CLASSES
     torch.manual_seed(0)
-    ours = build_detector(cfg, classes)
+    ours = build_detector(cfg, classes, SEMANTIC)
     peer = None
     if kind is not None:
         peer = make_peer(kind, classes, side, cfg.backbone.depth, **peer_options(cfg))
@@ -88,7 +88,7 @@ def make_pair(name: str, batch: int, side: int) -> Pair:
         if kind == "retinanet" and state["backbone.top_block.p6.weight"].shape != own["backbone.top_block.p6.weight"].shape:
             state["backbone.top_block.p6.weight"] = own["backbone.top_block.p6.weight"]  # from the backbone's last stage here
         load_weights(ours, state, name, may_miss=[n for n in own if n.endswith("num_batches_tracked")])
-    images, targets, pictures, truths = make_batch(cfg, batch, side, classes)
+    images, targets, pictures, truths = make_batch(cfg, batch, side, classes, ours.divisor)
     return Pair(name, ours, peer, images, targets, pictures, truths)
 
 
@@ -98,7 +98,9 @@ def peer_kind(cfg: Any) -> str | None:
         return None
     if cfg.kind == "retinanet":
         return "retinanet"
-    if cfg.kind != "faster_rcnn":
+    if cfg.kind != "faster_rcnn" or cfg.roi.cascade or cfg.roi.densepose is not None or cfg.backbone.deform is not None:
+        return None
+    if cfg.roi.class_loss.kind != "softmax":
         return None
     if getattr(cfg.roi, "keypoint", None) is not None:
         return "keypoint_rcnn"
@@ -122,27 +124,22 @@ def peer_options(cfg: Any) -> dict[str, Any]:
     }
 
 
-def make_batch(cfg: Any, batch: int, side: int, classes: int) -> tuple[Any, Any, list[Tensor], list[dict[str, Tensor]]]:
+def make_batch(
+    cfg: Any, batch: int, side: int, classes: int, divisor: int
+) -> tuple[Any, Any, list[Tensor], list[dict[str, Tensor]]]:
     """Random pictures with rectangles as truths, in our form and in torchvision's."""
-    from pipeline.structures import Images, Polygons, Targets
+    from pipeline.advice.synthetic import synthetic_batch
 
-    generator = torch.Generator().manual_seed(3)
-    pixels = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, generator=generator)
-    corner = torch.rand(batch, TRUTHS, 2, generator=generator) * side * 0.6
-    extent = (torch.rand(batch, TRUTHS, 2, generator=generator) * 0.3 + 0.08) * side
-    boxes = torch.cat([corner, corner + extent], dim=2).round()
-    labels = torch.randint(0, classes, (batch, TRUTHS), generator=generator)
-    x1, y1, x2, y2 = boxes.flatten(0, 1).double().unbind(1)
-    points = torch.stack([torch.stack(c, 1) for c in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))], 1).flatten(0, 1)
-    polygons = Polygons(points, torch.arange(batch * TRUTHS + 1) * 4, torch.arange(batch * TRUTHS + 1))
+    images, targets = synthetic_batch(cfg, classes, SEMANTIC, side, side, divisor, batch, TRUTHS)
     truths = []
-    for own_boxes, own_labels in zip(boxes, labels, strict=True):
+    for n, (own_boxes, own_labels) in enumerate(zip(targets.boxes_NG4, targets.labels_NG, strict=True)):
         masks = torch.zeros(TRUTHS, side, side, dtype=torch.uint8)
         for mask, (left, top, right, bottom) in zip(masks, own_boxes.int().tolist(), strict=True):
             mask[top:bottom, left:right] = 1
-        truths.append({"boxes": own_boxes, "labels": own_labels + 1, "masks": masks})
-    sizes = torch.full((batch, 2), side)
-    return Images(pixels, sizes), Targets(boxes, labels, polygons), [p.float() / 255 for p in pixels], truths
+        truth = {"boxes": own_boxes, "labels": own_labels + 1, "masks": masks}
+        truths.append(truth if targets.keypoints_NGK3 is None else truth | {"keypoints": targets.keypoints_NGK3[n]})
+    pictures = [picture[:, :side, :side].float() / 255 for picture in images.pixels_N3HW]
+    return images, targets, pictures, truths
 
 
 # -- measuring --
@@ -153,7 +150,8 @@ def work(pair: Pair, what: str) -> dict[str, tuple[Callable[[], object], nn.Modu
     if what == "detect":
         from pipeline.structures import Images
 
-        one = Images(pair.images.pixels_N3HW[:1], pair.images.sizes_N2[:1])
+        given = pair.images.proposals_NP4
+        one = Images(pair.images.pixels_N3HW[:1], pair.images.sizes_N2[:1], None if given is None else given[:1])
         sides: dict[str, tuple[Callable[[], object], nn.Module]] = {
             "ours": (lambda: finish(pair.ours.detect(one), one), pair.ours.eval())
         }
@@ -203,11 +201,14 @@ def row(pair: Pair, what: str, rounds: int) -> str:
 
 
 def finish(found: Any, images: Any) -> None:
-    """What torchvision's model does too: boxes and masks at the picture's size."""
+    """What torchvision's model does too: boxes, keypoints and masks at the picture's size. Nothing for what it has not."""
     from pipeline.detector.postprocess import paste_masks, postprocess
+    from pipeline.structures import Detections
 
+    if not isinstance(found, Detections):
+        return
     final = postprocess(found, images.sizes_N2, images.sizes_N2)
-    if getattr(final, "masks_NDMM", None) is not None:
+    if final.masks_NDMM is not None:
         count, (height, width) = int(final.count_N[0]), images.sizes_N2[0].tolist()
         paste_masks(final.masks_NDMM[0, :count], final.boxes_ND4[0, :count], height, width)
 

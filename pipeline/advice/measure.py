@@ -25,11 +25,14 @@ class Measured:
     """Most memory: of the process on a CPU, of the device's allocator on a GPU."""
 
 
-def measure(cfg: "ModelConfig", classes: int, height: int, width: int, batch: int, device: str, threads: int) -> Measured:
+def measure(
+    cfg: "ModelConfig", classes: int, semantic_classes: int, height: int, width: int, batch: int, device: str, threads: int
+) -> Measured:
     """Build the model, train a step, find in a picture: each twice, the second time counts. UserError when the child fails."""
     task = {
         "model": asdict(cfg),
         "classes": classes,
+        "semantic_classes": semantic_classes,
         "size": [height, width],
         "batch": batch,
         "device": device,
@@ -52,6 +55,7 @@ def main() -> None:
     import pydantic
     import torch
 
+    from pipeline.advice.synthetic import synthetic_batch
     from pipeline.detector.build import build_detector
     from pipeline.detector.config import ModelConfig
 
@@ -60,9 +64,10 @@ def main() -> None:
         torch.set_num_threads(task["threads"])
     cfg = pydantic.TypeAdapter[ModelConfig](ModelConfig).validate_python(task["model"])
     torch.manual_seed(0)
-    model = build_detector(cfg, task["classes"]).to(task["device"])
-    height, width = task["size"]
-    images, targets = synthetic_batch(cfg.tasks, task["classes"], height, width, model.divisor, task["batch"], task["device"])
+    classes, semantic_classes, (height, width) = task["classes"], task["semantic_classes"], task["size"]
+    model = build_detector(cfg, classes, semantic_classes).to(task["device"])
+    images, targets = synthetic_batch(cfg, classes, semantic_classes, height, width, model.divisor, task["batch"])
+    images, targets = images.to(task["device"]), targets.to(task["device"])
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0, momentum=0.9)
     generator = torch.Generator(task["device"]).manual_seed(0)
     on_gpu = task["device"] != "cpu"
@@ -83,32 +88,11 @@ def main() -> None:
     step_seconds = min(seconds(step) for _ in range(2))
     peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     model.eval()
-    one = type(images)(images.pixels_N3HW[:1], images.sizes_N2[:1])
+    proposals = images.proposals_NP4
+    one = type(images)(images.pixels_N3HW[:1], images.sizes_N2[:1], None if proposals is None else proposals[:1])
     with torch.inference_mode():
         picture_seconds = min(seconds(lambda: model.detect(one)) for _ in range(2))
     print(json.dumps(asdict(Measured(step_seconds, picture_seconds, peak))))
-
-
-def synthetic_batch(tasks: Any, classes: int, height: int, width: int, divisor: int, batch: int, device: str) -> tuple[Any, Any]:
-    """Noise with eight boxes a picture. UserError for a task whose truths are not made here."""
-    import torch
-
-    from pipeline.structures import Images, Polygons, Targets
-
-    if unknown := set(tasks) - {"bbox", "segm"}:
-        raise UserError(f"advise: no timed step for {', '.join(sorted(unknown))} yet")
-    generator = torch.Generator().manual_seed(0)
-    high, wide = (-(-side // divisor) * divisor for side in (height, width))
-    pixels = torch.randint(0, 256, (batch, 3, high, wide), dtype=torch.uint8, generator=generator)
-    extent = torch.tensor([width, height], dtype=torch.float32)
-    corner = torch.rand(batch, 8, 2, generator=generator) * extent * 0.6
-    boxes = torch.cat([corner, corner + (0.05 + 0.3 * torch.rand(batch, 8, 2, generator=generator)) * extent], dim=2)
-    labels = torch.randint(0, classes, (batch, 8), generator=generator)
-    x1, y1, x2, y2 = boxes.flatten(0, 1).double().unbind(1)
-    points = torch.stack([torch.stack(corner, 1) for corner in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))], 1).flatten(0, 1)
-    starts = torch.arange(batch * 8 + 1)
-    images = Images(pixels, torch.tensor([[height, width]]).repeat(batch, 1))
-    return images.to(device), Targets(boxes, labels, Polygons(points, starts * 4, starts)).to(device)
 
 
 if __name__ == "__main__":

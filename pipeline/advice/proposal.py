@@ -82,9 +82,8 @@ def candidates(wanted: AdviseConfig, models: Mapping[str, ModelConfig]) -> list[
         if unknown := [name for name in wanted.models if name not in models]:
             raise UserError(f"advise: conf/model has no {', '.join(unknown)}")
         return list(wanted.models)
-    fit = [
-        name for name, cfg in models.items() if wanted.task in cfg.tasks and cfg.tasks[-1] == wanted.task and cfg.kind != "rpn"
-    ]
+    # The last task of a model is its own. What looks at ready proposals, or turns them, is a step on the way.
+    fit = [name for name, cfg in models.items() if cfg.tasks[-1] == wanted.task and cfg.kind not in ("fast_rcnn", "rotated_rpn")]
     fit = [name for name in fit if not any(part in name for part in wanted.leave_out)]
     if not fit:
         raise UserError(f"advise: conf/model has no model that finds {TITLE[wanted.task]} (advise.task={wanted.task})")
@@ -93,8 +92,8 @@ def candidates(wanted: AdviseConfig, models: Mapping[str, ModelConfig]) -> list[
 
 
 def levels_of(cfg: Any) -> tuple[str, ...]:
-    """Levels that have anchors: of the pyramid or of the backbone; none where the model has no anchors."""
-    if not hasattr(cfg, "anchors"):
+    """Levels that have upright anchors: of the pyramid or of the backbone; none where the model has none."""
+    if not hasattr(cfg, "anchors") or "rotated" in cfg.tasks:
         return ()
     levels: tuple[str, ...] = cfg.rpn.levels if hasattr(cfg, "rpn") else cfg.levels
     return levels
@@ -113,11 +112,15 @@ def finest_stride(cfg: Any) -> int:
 
 def input_size(stats: Statistics, wanted: AdviseConfig, stride: int) -> tuple[int, int, str]:
     """Short and long side, multiples of 32, and why."""
+    aspect = float(np.quantile(stats.sizes_I2.max(axis=1) / stats.sizes_I2.min(axis=1), 0.95))
+    if not len(stats.boxes_A4):
+        short = max(64, 32 * round(stats.short_side / 32))
+        why = f"pictures have {stats.short_side:.0f} px (median short side), and no boxes that would ask for more"
+        return short, max(short, 32 * math.ceil(short * aspect / 32)), why
     small = float(np.quantile(stats.sides_A, wanted.small_quantile))
     needed = max(wanted.object_px, 2 * stride) / small
     scale = min(needed, wanted.largest_upscale)
     short = max(64, 32 * round(stats.short_side * scale / 32))
-    aspect = float(np.quantile(stats.sizes_I2.max(axis=1) / stats.sizes_I2.min(axis=1), 0.95))
     long = max(short, 32 * math.ceil(short * aspect / 32))
     share = (
         f"{wanted.small_quantile:.0%} of the objects are under {small:.0f} px; they get {small * short / stats.short_side:.0f} px"
@@ -219,7 +222,7 @@ def warnings(stats: Statistics, wanted: AdviseConfig, cfg: ModelConfig, recall: 
     stride = finest_stride(cfg)
     scale_I = stats.scales_I(cfg.input.short_side, cfg.input.long_side)
     seen_A = stats.sides_A * scale_I[stats.image_A]
-    if (lost := float((seen_A < stride).mean())) > 0.01:
+    if len(seen_A) and (lost := float((seen_A < stride).mean())) > 0.01:
         said.append(
             f"{lost:.0%} of the objects are smaller than the finest stride ({stride} px) in the network's picture: expect to "
             f"miss them. Cut the pictures into tiles, or take them from nearer"

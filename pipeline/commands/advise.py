@@ -23,12 +23,12 @@ def run(arguments: Sequence[str]) -> None:
     from pipeline.data.dataset import open_dataset
 
     chosen, layout = settings.load(arguments), Layout()
-    stats = statistics_of(open_dataset(layout.validated), layout.validated)
+    stats = statistics_of(open_dataset(layout.validated), layout.validated, chosen.advise.task)
     timed = partial(measure, device=chosen.compute.device, threads=chosen.compute.threads)
 
     def said(cfg: "ModelConfig", height: int, width: int, batch: int) -> Measured:
         print(f"timing a step of {cfg.kind}: batch {batch} of {height} x {width} px ...", flush=True)
-        return timed(cfg, stats.classes, height, width, batch)
+        return timed(cfg, stats.classes, stats.semantic_classes, height, width, batch)
 
     print(written(advise(stats, chosen.advise, models(layout.root / "conf/model"), said)))
 

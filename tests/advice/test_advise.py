@@ -21,7 +21,7 @@ from pipeline.advice.proposal import Advice, advise, candidates, largest_batch, 
 from pipeline.advice.statistics import Statistics, statistics_of
 from pipeline.commands import advise as command
 from pipeline.detector.anchors import AnchorGenerator
-from pipeline.errors import UserError
+from pipeline.errors import DataError, UserError
 from tests.data.simple import simple_dataset
 from tests.detector.models import CONF, read_config
 
@@ -38,7 +38,7 @@ def made(seed: int = 0, pictures: int = 150, size: float = 40.0, side: int = 480
     extent = size * np.exp(chance.normal(0, 0.6, (len(image), 2)))
     extent = np.minimum(extent, sizes[image][:, ::-1] * 0.6)
     corner = chance.random((len(image), 2)) * (sizes[image][:, ::-1] - extent)
-    return Statistics(sizes, np.concatenate([corner, corner + extent], axis=1), image, 3)
+    return Statistics(sizes, np.concatenate([corner, corner + extent], axis=1), image, 3, 0)
 
 
 def cheap(cfg: Any, height: int, width: int, batch: int) -> Measured:
@@ -145,13 +145,44 @@ def test_the_task_chooses_the_models() -> None:
         candidates(replace(WANTED, task="densepose"), MODELS)
 
 
+def test_every_task_has_a_model() -> None:
+    models = command.models(CONF)
+    for task, part in {
+        "bbox": "rcnn",
+        "segm": "rcnn",
+        "keypoints": "keypoint_rcnn",
+        "semantic": "semantic_fpn",
+        "panoptic": "panoptic_fpn",
+        "densepose": "densepose_rcnn",
+        "rotated": "rotated_faster_rcnn",
+        "proposals": "rpn",
+    }.items():
+        found = candidates(replace(WANTED, task=task), models)
+        assert all(models[name].tasks[-1] == task for name in found) and part in found[0] and "fast_rcnn_r50_fpn" not in found
+
+
+def test_a_task_without_labels_is_refused(tmp_path: Path) -> None:
+    dataset = simple_dataset(tmp_path)
+    for task, lacking in {"semantic": "no semantic maps", "densepose": "dense pose", "keypoints": "keypoints"}.items():
+        with pytest.raises(DataError, match=lacking):
+            statistics_of(dataset, tmp_path, task)
+
+
+def test_pictures_without_boxes_keep_their_size() -> None:
+    """Semantic maps alone: nothing asks for larger pictures, and no anchor is proposed."""
+    bare = replace(made(), boxes_A4=np.zeros((0, 4)), image_A=np.zeros(0, np.int64), semantic_classes=5)
+    advice = advise(bare, replace(WANTED, task="semantic"), {"semantic_fpn_r50": read_config("semantic_fpn_r50")}, cheap)
+    side = int(setting(advice, "model.input.short_side"))
+    assert abs(side - bare.short_side) <= 16 and not any("anchors" in o for o in advice.overrides())
+
+
 def test_costs_are_measured_in_a_process_of_its_own() -> None:
-    one = measure(read_config("mask_rcnn_tiny"), 3, 64, 64, 1, "cpu", 1)
+    one = measure(read_config("mask_rcnn_tiny"), 3, 0, 64, 64, 1, "cpu", 1)
     assert 0.001 < one.picture_seconds < 60 and one.step_seconds > 0.001
     assert 100e6 < one.peak_bytes < 8e9
     wrong = replace(read_config("faster_rcnn_tiny"), kind="rpn")
     with pytest.raises(UserError, match="advise: the timed step of 64 x 64 pixels, batch 1, failed"):
-        measure(wrong, 3, 64, 64, 1, "cpu", 1)
+        measure(wrong, 3, 0, 64, 64, 1, "cpu", 1)
 
 
 def test_the_command_prints_a_table_and_overrides_that_compose(
@@ -163,7 +194,7 @@ def test_the_command_prints_a_table_and_overrides_that_compose(
     shutil.copytree(root / "conf", tmp_path / "conf")
     shutil.copytree(tmp_path / "made/dataset", tmp_path / "data/validated")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pipeline.advice.measure.measure", lambda cfg, classes, *rest, **_: cheap(cfg, *rest))
+    monkeypatch.setattr("pipeline.advice.measure.measure", lambda cfg, classes, semantic, *rest, **_: cheap(cfg, *rest))
     command.run(["advise.models=[faster_rcnn_tiny]"])
     said = capsys.readouterr().out
     assert "input size" in said and "note: 6 training pictures are few" in said
@@ -174,5 +205,5 @@ def test_the_command_prints_a_table_and_overrides_that_compose(
 
 def test_statistics_leave_out_crowds(tmp_path: Path) -> None:
     dataset = simple_dataset(tmp_path)
-    stats = statistics_of(dataset, "here")
+    stats = statistics_of(dataset, tmp_path, "bbox")
     assert len(stats.boxes_A4) == 10 and stats.classes == 2 and stats.short_side == 64 and stats.most_objects == 2
