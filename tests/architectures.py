@@ -81,7 +81,7 @@ ARCHITECTURES = (
         onnx="tests/detector/test_tensormask.py::test_onnx_equals_torch",
     ),
 )
-COLUMNS = ("architecture", "`model=`", "train, evaluate, quantize, export", "equal to the reference", "ONNX equals torch")
+COLUMNS = ("architecture", "`model=`", "train", "evaluate", "parity", "quantize, export", "ONNX parity")
 
 
 def table(outcomes: Mapping[str, str]) -> str:
@@ -90,8 +90,10 @@ def table(outcomes: Mapping[str, str]) -> str:
         (
             one.title,
             f"`{one.full}`",
-            verdict(outcomes, f"tests/line/test_architectures.py::test_the_line_runs[{one.tiny}]"),
+            line := verdict(outcomes, f"tests/line/test_architectures.py::test_the_line_runs[{one.tiny}]"),
+            line,
             parity(outcomes, one),
+            line,
             verdict(outcomes, f"tests/parity/test_exports.py::test_onnx_equals_torch[{one.kit}]")
             if one.kit
             else verdict(outcomes, one.onnx, whole=False),
