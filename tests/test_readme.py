@@ -54,4 +54,4 @@ def test_a_failed_and_a_missing_outcome_show() -> None:
     kit = "tests/parity/test_architectures.py::test_features[rpn_R50_FPN]"
     line = "tests/line/test_architectures.py::test_the_line_runs[rpn_tiny]"
     first = table({kit: "passed", line: "failed"}).splitlines()[2]
-    assert first.startswith("| RPN | `rpn_r50_fpn` | **no** | yes kit `rpn_R50_FPN` | not run |")
+    assert first.startswith("| RPN | `rpn_r50_fpn` | **no** | **no** | yes kit `rpn_R50_FPN` | **no** | not run |")
