@@ -128,7 +128,7 @@ def make_batch(
     cfg: Any, batch: int, side: int, classes: int, divisor: int
 ) -> tuple[Any, Any, list[Tensor], list[dict[str, Tensor]]]:
     """Random pictures with rectangles as truths, in our form and in torchvision's."""
-    from pipeline.advice.synthetic import synthetic_batch
+    from benchmarks.synthetic import synthetic_batch
 
     images, targets = synthetic_batch(cfg, classes, SEMANTIC, side, side, divisor, batch, TRUTHS)
     truths = []

@@ -27,15 +27,15 @@ def cluster(values_A: NDArray[np.float64], count: int, rounds: int = 50) -> NDAr
     return np.asarray(np.exp(np.sort(centres)))
 
 
-def propose_anchors(boxes_A4: NDArray[np.float64], levels: int, ratios: int) -> tuple[Sizes, tuple[float, ...]]:
-    """One size per level, finest first, and ratios (height / width) for all, for truths in the network's pixels."""
+def propose_anchors(boxes_A4: NDArray[np.float64], levels: int, per_level: int, ratios: int) -> tuple[Sizes, tuple[float, ...]]:
+    """`per_level` sizes for each level, finest first, and ratios (height / width) for all, for truths in the network's pixels."""
     width_A, height_A = (boxes_A4[:, 2:] - boxes_A4[:, :2]).T
-    sizes = cluster(np.sqrt(width_A * height_A), levels)
-    for level in range(1, levels):  # levels that share a size would be of no use
-        sizes[level] = max(sizes[level], sizes[level - 1] * 1.2)
-    return tuple((float(round(size, 1)),) for size in sizes), tuple(
-        float(round(r, 2)) for r in cluster(height_A / width_A, ratios)
-    )
+    sizes = cluster(np.sqrt(width_A * height_A), levels * per_level)
+    for place in range(1, len(sizes)):  # anchors that share a size would be of no use
+        sizes[place] = max(sizes[place], sizes[place - 1] * 1.2)
+    rounded = [float(round(size, 1)) for size in sizes]
+    by_level = tuple(tuple(rounded[first : first + per_level]) for first in range(0, len(rounded), per_level))
+    return by_level, tuple(float(round(r, 2)) for r in cluster(height_A / width_A, ratios))
 
 
 def best_ious(
@@ -46,25 +46,30 @@ def best_ious(
     strides: tuple[int, ...],
     offset: float,
     divisor: int,
+    rounding: bool = False,
+    spread: bool = False,
 ) -> NDArray[np.float64]:
     """Best IoU [A] of each truth with any anchor of its picture of (height, width) `extent`, padded to multiples of `divisor`.
 
-    Exact without trying every place: for one shape of anchor the overlap in x depends on its column alone, the overlap in y on
-    its row, and each is largest at the nearest centre.
+    `rounding` and `spread` are `AnchorConfig`'s rounding and spacing "grid". Exact without trying every place: for one shape of
+    anchor the overlap in x depends on its column alone, the overlap in y on its row, and each is largest at the nearest centre.
     """
     best_A = np.zeros(len(boxes_A4))
     centre_A2 = (boxes_A4[:, :2] + boxes_A4[:, 2:]) / 2
     area_A = np.prod(boxes_A4[:, 2:] - boxes_A4[:, :2], axis=1)
     padded_A2 = np.ceil(extent_A2[:, ::-1] / divisor) * divisor  # width, height
+    whole_A2 = np.ceil(padded_A2 / strides[0]) * strides[0]
     for level, stride in enumerate(strides):
         cells_A2 = np.ceil(padded_A2 / stride)
-        index_A2 = np.clip(np.round(centre_A2 / stride - offset), 0, cells_A2 - 1)
-        anchor_A2 = (index_A2 + offset) * stride
+        step_A2 = whole_A2 // cells_A2 if spread else np.full_like(cells_A2, stride)
+        index_A2 = np.clip(np.round(centre_A2 / step_A2 - offset), 0, cells_A2 - 1)
+        anchor_A2 = (index_A2 + offset) * step_A2
         for size in sizes[level if len(sizes) > 1 else 0]:
             for ratio in ratios[level if len(ratios) > 1 else 0]:
                 half = np.array([size / ratio**0.5, size * ratio**0.5]) / 2
+                half = np.round(half) if rounding else half
                 low = np.maximum(anchor_A2 - half, boxes_A4[:, :2])
                 high = np.minimum(anchor_A2 + half, boxes_A4[:, 2:])
                 inter_A = np.prod(np.clip(high - low, 0, None), axis=1)
-                best_A = np.maximum(best_A, inter_A / (area_A + size**2 - inter_A))
+                best_A = np.maximum(best_A, inter_A / (area_A + np.prod(2 * half) - inter_A))
     return best_A

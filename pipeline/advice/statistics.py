@@ -1,27 +1,29 @@
 """What the advice is drawn from: sizes of pictures and truths of a validated dataset. numpy only."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.dataset import Dataset
-from pipeline.data.needs import require_labels
+from pipeline.data.dataset import Dataset, Split
+from pipeline.data.keypoints import mirror_table, pictures_with_keypoints
 from pipeline.errors import DataError
 from pipeline.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """The training split: I pictures, A truths that are no crowds."""
+    """The training split's pictures that teach the task: I pictures, A truths that are no crowds."""
 
     sizes_I2: NDArray[np.float64]
     """(height, width) in pixels."""
     boxes_A4: NDArray[np.float64]
     image_A: NDArray[np.int64]
     classes: int
-    semantic_classes: int
+    keypoints: int = 0
+    """Most keypoints that a class names."""
+    parts: int = 0
+    """Parts of the surface of dense poses."""
 
     @property
     def sides_A(self) -> NDArray[np.float64]:
@@ -43,16 +45,30 @@ class Statistics:
         return np.asarray(np.minimum(short_side / self.sizes_I2.min(axis=1), long_side / self.sizes_I2.max(axis=1)))
 
 
-def statistics_of(dataset: Dataset, place: Path, task: Task) -> Statistics:
-    """Of the training split; DataError when it lacks what `task` learns from, or truths with area where it is objects."""
-    require_labels(dataset, "train", [task], place)
-    split = dataset.split("train")
+def teaching(split: Split, task: Task) -> Split:
+    """The pictures of known size that training looks at for this task: with keypoints where these are learnt, else all."""
+    sized = np.flatnonzero((split.images.heights_I > 0) & (split.images.widths_I > 0))
+    split = split.take_images(sized)
+    return split.take_images(pictures_with_keypoints(split, 1)) if task == "keypoints" else split
+
+
+def statistics_of(dataset: Dataset, task: Task, place: object) -> Statistics:
+    """Of the training split; DataError when it has no picture with a size, or no truth with area where objects are learnt."""
+    split = teaching(dataset.split("train"), task)
+    if not len(split.images):
+        raise DataError(place, "the train split has no picture of known size", "run: python -m pipeline validate")
     sizes_I2 = np.stack([split.images.heights_I, split.images.widths_I], axis=1).astype(np.float64)
     truths = split.annotations
     area_A4 = truths.boxes_A4[:, 2:] - truths.boxes_A4[:, :2]
-    usable_A = (area_A4 > 0).all(axis=1) & ~truths.crowd_A & (truths.image_A >= 0)
-    usable_A &= (sizes_I2[truths.image_A] > 0).all(axis=1)
+    usable_A = (area_A4 > 0).all(axis=1) & ~truths.crowd_A & (truths.image_A >= 0) & (truths.label_A >= 0)
     if not usable_A.any() and task != "semantic":
         raise DataError(place, "the train split has no object with area", "ingest a dataset with objects first")
-    rows_A = truths.image_A[usable_A].astype(np.int64)
-    return Statistics(sizes_I2, truths.boxes_A4[usable_A], rows_A, max(1, len(dataset.classes)), len(dataset.info.semantic))
+    surface = dataset.info.surface
+    return Statistics(
+        sizes_I2,
+        truths.boxes_A4[usable_A],
+        truths.image_A[usable_A].astype(np.int64),
+        len(dataset.classes),
+        keypoints=mirror_table(dataset.info.categories).shape[1],
+        parts=0 if surface is None else len(surface.parts),
+    )

@@ -83,10 +83,8 @@ def tint_masks(image_HW3: Pixels, masks: Iterable[NDArray[np.bool_]], colours: I
     tinted = image_HW3.copy()
     for mask_HW, colour in zip(masks, colours, strict=False):  # more colours than masks where a detector finds none
         tinted[mask_HW] = np.round(tinted[mask_HW] * (1 - TINT) + np.array(colour) * TINT)
-        inner_HW = mask_HW.copy()
-        for axis in (0, 1):
-            for step in (1, -1):
-                inner_HW &= np.roll(mask_HW, step, axis)
+        outside = np.pad(mask_HW, 1)  # beyond the picture lies nothing: an object that it cuts off has an edge there
+        inner_HW = outside[:-2, 1:-1] & outside[2:, 1:-1] & outside[1:-1, :-2] & outside[1:-1, 2:]
         tinted[mask_HW & ~inner_HW] = colour
     return tinted
 

@@ -49,6 +49,21 @@ def test_masks_are_tinted_inside_and_edged_in_their_colour():
     assert (drawn[~mask] == 100).all() and (image == 100).all()
 
 
+def test_a_mask_at_two_sides_of_the_picture_is_edged_at_both():
+    """Nothing wraps round: a band from side to side ends at both, and what touches one side has its edge there."""
+    image = np.full((20, 30, 3), 100, np.uint8)
+    for place in (np.s_[5:10, :], np.s_[:, 8:20], np.s_[:, :], np.s_[:6, 4:9]):
+        mask = np.zeros((20, 30), bool)
+        mask[place] = True
+        rows, columns = np.nonzero(mask)
+        drawn = tint_masks(image, iter([mask]), [(200, 0, 100)])
+        edge = np.zeros_like(mask)
+        edge[place] = True
+        edge[rows.min() + 1 : rows.max(), columns.min() + 1 : columns.max()] = False  # a rectangle but its border
+        np.testing.assert_array_equal((drawn == (200, 0, 100)).all(axis=2), edge)
+        assert (drawn[mask & ~edge] == (145, 55, 100)).all() and (drawn[~mask] == 100).all()
+
+
 def test_no_masks_leave_the_picture():
     image = np.full((20, 30, 3), 100, np.uint8)
     assert (tint_masks(image, iter([]), [(1, 2, 3)]) == image).all()

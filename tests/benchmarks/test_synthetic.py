@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.advice.synthetic import synthetic_batch
+from benchmarks.synthetic import synthetic_batch
 from tests.detector.models import SEMANTIC, made, read_config
 from tests.detector.test_family import NAMES
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.detector.config import takes_proposals
 from pipeline.structures import DensePoints, Images, Polygons, Targets
 
 DENSE_POINTS = 100
@@ -25,7 +26,7 @@ def synthetic_batch(
     sizes_N2 = torch.tensor([[height, width]]).repeat(batch, 1)
     labels_NG = torch.randint(0, classes, (batch, truths), generator=generator)
     images, targets = Images(pixels_N3HW, sizes_N2), Targets(boxes_NG4, labels_NG, _rectangles(boxes_NG4, sizes_N2))
-    if cfg.kind == "fast_rcnn":
+    if takes_proposals(cfg):
         images.proposals_NP4 = _boxes(batch, cfg.proposals.train, generator) * extent_2.repeat(2)
     if "rotated" in cfg.tasks:
         angles_NG1 = 180 * torch.rand(batch, truths, 1, generator=generator) - 90
