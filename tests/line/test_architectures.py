@@ -15,7 +15,7 @@ from pipeline.tasks import FIGURE, Task
 from tests.detector.test_family import NAMES
 from tests.stages.tiny import run_stages
 
-pytestmark = pytest.mark.line
+pytestmark = [pytest.mark.line, pytest.mark.timeout(900)]
 
 SMALL = ("dataset.train=48", "dataset.val=12", "quantize.pictures=4", "export.pictures=2")
 LEARNT = 300
