@@ -17,7 +17,9 @@ from tests.stages.tiny import run_stages
 
 pytestmark = [pytest.mark.line, pytest.mark.timeout(900)]
 
-SMALL = ("dataset.train=48", "dataset.val=12", "quantize.pictures=4", "export.pictures=2")
+SMALL = ("dataset.train=48", "dataset.val=12", "export.pictures=2")
+ROUGH = ("quantize.pictures=16", "quantize.held_loss=0.05", "export.gate.int8_ap=0.05")
+"""What has hardly learnt loses by points in INT8, whose gate has tests of its own."""
 LEARNT = 300
 STEPS = {"keypoint_rcnn_tiny": LEARNT, "densepose_rcnn_tiny": LEARNT, "panoptic_fpn_tiny": LEARNT, "rotated_rpn_tiny": 150}
 """Steps of training, where 60 leave a figure at 0: then every loss of it would be 0 too."""
@@ -57,7 +59,9 @@ def test_the_line_runs(name: str, data: Layout, root: Path, tmp_path: Path) -> N
     layout = Layout(tmp_path)
     (tmp_path / "data").symlink_to(data.root / "data")
     steps = STEPS.get(name, 60)
-    run_stages(root, layout, ["train", "evaluate", "quantize", "export"], (*SMALL, f"model={name}", f"train.steps={steps}"))
+    run_stages(
+        root, layout, ["train", "evaluate", "quantize", "export"], (*SMALL, *ROUGH, f"model={name}", f"train.steps={steps}")
+    )
 
     tasks = settings.load([f"model={name}"], root).model.tasks
     measured = json.loads((layout.reports("evaluate") / "metrics.json").read_text())
