@@ -29,6 +29,8 @@ class AdviseConfig:
     """A truth counts as reached by an anchor from this IoU on."""
     ratios: int
     """Height to width ratios per cell."""
+    stuff_share: float
+    """Stuff segments below this share of a picture are dropped from panoptic maps."""
     epochs: int
     """Times that training sees each picture."""
     least_steps: int
@@ -44,5 +46,7 @@ class AdviseConfig:
                 raise ConfigError(f"advise.{field}", getattr(self, field), "must be above 0")
         if not 0 < self.small_quantile < 1:
             raise ConfigError("advise.small_quantile", self.small_quantile, "must be in (0, 1)")
+        if not 0 <= self.stuff_share < 1:
+            raise ConfigError("advise.stuff_share", self.stuff_share, "must be in [0, 1)")
         if not 0 < self.recall_iou < 1:
             raise ConfigError("advise.recall_iou", self.recall_iou, "must be in (0, 1)")

@@ -20,7 +20,7 @@ class Fitted:
     cfg: Any
     """A ModelConfig."""
     shape: tuple[Line, ...]
-    """Input size, anchors, sizes of heads."""
+    """Input size, anchors, sizes of heads, least area of stuff."""
     selection: tuple[Line, ...]
     """Score threshold and number of detections."""
     recall: float
@@ -34,8 +34,9 @@ def fit(stats: Statistics, wanted: AdviseConfig, cfg: Any) -> Fitted:
     sides = (f"model.input.short_side={short}", f"model.input.long_side={long}")
     cfg, anchors, recall = with_anchors(stats, wanted, cfg)
     cfg, heads = with_heads(stats, cfg)
+    cfg, stuff = with_stuff(stats, wanted, cfg)
     cfg, selection = with_selection(stats, cfg)
-    return Fitted(cfg, (Line("input size", f"{short} / {long}", why, sides), *anchors, *heads), selection, recall)
+    return Fitted(cfg, (Line("input size", f"{short} / {long}", why, sides), *anchors, *heads, *stuff), selection, recall)
 
 
 def input_size(stats: Statistics, wanted: AdviseConfig, stride: int) -> tuple[int, int, str]:
@@ -90,7 +91,7 @@ def recall_of(stats: Statistics, wanted: AdviseConfig, cfg: Any) -> float:
 def with_heads(stats: Statistics, cfg: Any) -> tuple[Any, list[Line]]:
     """Heatmaps and surface parts as many as the labels have: a head for others cannot learn them, or learns nothing."""
     lines = []
-    roi = getattr(cfg, "roi", None)
+    roi: Any = getattr(cfg, "roi", None)
     for what, field, branch, labelled in (
         ("keypoints", "keypoints", "keypoint", stats.keypoints),
         ("surface parts", "parts", "densepose", stats.parts),
@@ -102,6 +103,22 @@ def with_heads(stats: Statistics, cfg: Any) -> tuple[Any, list[Line]]:
         lines.append(Line(what, str(labelled), reason, (f"model.roi.{branch}.{field}={labelled}",)))
         roi = replace(roi, **{branch: replace(head, **{field: labelled})})
     return (replace(cfg, roi=roi) if lines else cfg), lines
+
+
+def with_stuff(stats: Statistics, wanted: AdviseConfig, cfg: Any) -> tuple[Any, list[Line]]:
+    """The least area of a stuff segment, in pixels of the pictures themselves: the model's own is for pictures of COCO's size."""
+    if not hasattr(cfg, "combine"):
+        return cfg, []
+    pixels = float(np.median(np.prod(stats.sizes_I2, axis=1)))
+    least = round(wanted.stuff_share * pixels)
+    if cfg.combine.stuff_area <= least:
+        return cfg, []
+    own = cfg.combine.stuff_area
+    reason = f"{wanted.stuff_share:.1%} of a picture, as on COCO; the model's own {own:g} px are {own / pixels:.0%} of one"
+    override = f"model.combine.stuff_area={least}"
+    return replace(cfg, combine=replace(cfg.combine, stuff_area=float(least))), [
+        Line("least stuff", f"{least} px", reason, (override,))
+    ]
 
 
 def with_selection(stats: Statistics, cfg: Any) -> tuple[Any, tuple[Line, ...]]:

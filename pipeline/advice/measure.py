@@ -99,7 +99,8 @@ def _measured(task: dict[str, Any]) -> Measured:
     cfg = crowded(pydantic.TypeAdapter[ModelConfig](ModelConfig).validate_python(task["model"]), classes.most_objects)
     torch.manual_seed(0)
     model = build_detector(cfg, classes.objects, classes.semantic).to(task["device"])
-    images, targets = (part.to(task["device"]) for part in read_batch(Path(task["batch"]), model.divisor))
+    images, targets = read_batch(Path(task["batch"]), model.divisor)
+    images, targets = images.to(task["device"]), targets.to(task["device"])
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.0, momentum=0.9)
     generator = torch.Generator(task["device"]).manual_seed(0)
     on_gpu = task["device"] != "cpu"

@@ -62,13 +62,15 @@ def largest_batch(wanted: AdviseConfig, one: Measured, two: Measured, pictures: 
 
 
 def training_lines(stats: Statistics, wanted: AdviseConfig, one: Measured, two: Measured, batch: int) -> list[Line]:
-    """Batch, learning rate and schedule."""
+    """Batch, learning rate and schedule; no mirroring where the labels cannot follow it."""
     pictures = len(stats.sizes_I2)
     steps = max(wanted.least_steps, math.ceil(wanted.epochs * pictures / batch))
     seconds = one.step_seconds + (batch - 1) * max(0.0, two.step_seconds - one.step_seconds)
     memory = f"{one.peak_bytes / 1e9:.2f} GB for 1 picture, {two.peak_bytes / 1e9:.2f} GB for 2, measured"
     rate = wanted.lr_at_16 * batch / 16
     hours = steps * seconds / 3600
+    why = "the labels do not say what a dense pose becomes in a mirrored picture: training would stop at the first"
+    flips = [] if stats.mirrored else [Line("mirrored pictures", "none", why, ("train.augment.flip=0",))]
     return [
         Line("batch", str(batch), f"{memory}; {wanted.memory_gb:g} GB are there", (f"train.batch={batch}",)),
         Line(
@@ -83,6 +85,7 @@ def training_lines(stats: Statistics, wanted: AdviseConfig, one: Measured, two: 
             f"{steps * batch / pictures:.0f} passes over {pictures} pictures; about {hours:.1f} h at {seconds:.2f} s a step here",
             (f"train.steps={steps}", f"train.schedule.warmup={min(1000, steps // 10)}"),
         ),
+        *flips,
     ]
 
 

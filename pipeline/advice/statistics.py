@@ -24,6 +24,8 @@ class Statistics:
     """Most keypoints that a class names."""
     parts: int = 0
     """Parts of the surface of dense poses."""
+    mirrored: bool = True
+    """The labels say what they become in a mirrored picture."""
 
     @property
     def sides_A(self) -> NDArray[np.float64]:
@@ -71,4 +73,5 @@ def statistics_of(dataset: Dataset, task: Task, place: object) -> Statistics:
         len(dataset.classes),
         keypoints=mirror_table(dataset.info.categories).shape[1],
         parts=0 if surface is None else len(surface.parts),
+        mirrored=task != "densepose" or (surface is not None and surface.mirror is not None),
     )

@@ -290,9 +290,9 @@ def test_the_overrides_make_the_model_that_was_timed(
     assert all(len(re.split(r"  +", line, maxsplit=2)) == 3 for line in table), "what, value, reason"
 
 
-@pytest.mark.parametrize("task", TINY)
+@pytest.mark.parametrize(("task", "name"), [*TINY.items(), ("bbox", "fast_rcnn_tiny")])
 def test_a_step_of_every_task_is_timed_on_its_own_labels(
-    task: Any, checkout: Path, shapes: Dataset, monkeypatch: pytest.MonkeyPatch
+    task: Any, name: str, checkout: Path, shapes: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terms: dict[str, float] = {}
     total = Losses.total
@@ -304,9 +304,9 @@ def test_a_step_of_every_task_is_timed_on_its_own_labels(
     monkeypatch.setattr(Losses, "total", told)
     in_process(monkeypatch)
     monkeypatch.chdir(checkout)
-    chosen = settings.load([f"advise.task={task}", f"advise.models=[{TINY[task]}]", "compute.threads=1"])
+    chosen = settings.load([f"advise.task={task}", f"advise.models=[{name}]", "compute.threads=1"])
     stats = statistics_of(shapes, task, "here")
-    fitted = fit(stats, chosen.advise, read_config(TINY[task]))
+    fitted = fit(stats, chosen.advise, read_config(name))
     found = command.measuring(shapes, chosen, stats.most_objects)(fitted.cfg, 70, 90, 2)
     assert found.step_seconds > 0 and found.picture_seconds > 0 and found.peak_bytes > 0
     named = [name for name in terms if name.startswith(TERMS[task])]
@@ -400,6 +400,27 @@ def test_heads_are_as_large_as_the_labels_ask(shapes: Dataset) -> None:
         most = max(len(category.keypoints) for category in shapes.info.categories)
         assert shapes.info.surface is not None
         assert setting(advice, key) == str(most if task == "keypoints" else len(shapes.info.surface.parts))
+
+
+def test_the_least_stuff_is_a_share_of_the_pictures(shapes: Dataset) -> None:
+    """64 x 64 pixels are as many as the reference's least segment; on COCO's pictures the model's own stays."""
+    name, wanted = "panoptic_fpn_r50", replace(WANTED, task="panoptic", models=("panoptic_fpn_r50",), latency_ms=1e6)
+    stats = statistics_of(shapes, "panoptic", "here")
+    advice = advise(stats, wanted, {name: read_config(name)}, cheap)
+    assert setting(advice, "model.combine.stuff_area") == str(round(0.0133 * 64 * 64))
+    advice = advise(replace(stats, sizes_I2=stats.sizes_I2 * [8, 10]), wanted, {name: read_config(name)}, cheap)
+    assert not any("stuff" in override for override in advice.overrides())
+
+
+def test_pictures_are_not_mirrored_where_dense_labels_cannot_follow(shapes: Dataset) -> None:
+    assert shapes.info.surface is not None and shapes.info.surface.mirror is not None
+    name, wanted = "densepose_rcnn_tiny", replace(WANTED, task="densepose", models=("densepose_rcnn_tiny",))
+    models = {name: read_config(name)}
+    advice = advise(statistics_of(shapes, "densepose", "here"), wanted, models, cheap)
+    assert not any("flip" in override for override in advice.overrides())
+    shapes.info.surface = replace(shapes.info.surface, mirror=None)
+    assert setting(advise(statistics_of(shapes, "densepose", "here"), wanted, models, cheap), "train.augment.flip") == "0"
+    assert statistics_of(shapes, "bbox", "here").mirrored
 
 
 def test_maps_need_no_objects(shapes: Dataset) -> None:
