@@ -173,7 +173,9 @@ class RetinaNetConfig:
 
 
 def check_pyramid(backbone: BackboneConfig, fpn: FPNConfig | None) -> None:
-    """ConfigError unless the backbone's stages can do without the pyramid, where there is none."""
+    """ConfigError unless the backbone's stages can do without the pyramid where there is none, and double in stride below one."""
+    if fpn is not None and backbone.kind == "resnet" and "res5" in fpn.stages:
+        require(backbone.res5_dilation == 1, "backbone.res5_dilation", backbone.res5_dilation, "must be 1 below a pyramid")
     fits = fpn is not None or backbone.kind == "resnet"
     require(fits, "fpn", None, "may be null with backbone.kind=resnet only: other models' stages have no such form")
 

@@ -14,8 +14,8 @@ from pipeline.detector.rpn import RPN
 from pipeline.detector.semantic_head import SemanticHead
 from pipeline.structures import Images, Panoptic, SemanticMaps, Targets
 
-INSTANCE_LOSSES = ("loss_cls", "loss_box_reg", "loss_mask")
-"""What the instance branch learns by; its proposals are not weighed."""
+INSTANCE_LOSSES = ("loss_box_reg", "loss_mask")
+"""What `instance_weight` scales. As in the reference, neither the classes of the second stage nor the proposals are weighed."""
 
 
 class SemanticFPN(Detector):
@@ -33,7 +33,7 @@ class SemanticFPN(Detector):
 
 
 class PanopticFPN(FasterRCNN):
-    """Mask R-CNN and a semantic branch on one pyramid. `instance_weight` scales the second stage's losses."""
+    """Mask R-CNN and a semantic branch on one pyramid. `instance_weight` scales the losses of boxes and masks."""
 
     def __init__(
         self,

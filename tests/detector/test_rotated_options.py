@@ -137,6 +137,8 @@ def test_every_value_arrives() -> None:
         ("MODEL.RPN.BBOX_REG_WEIGHTS", [1.0, 1.0, 1.0, 1.0]),
         ("MODEL.MASK_ON", True),
         ("MODEL.RPN.NOBODY_KNOWS", 1),
+        ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True),
+        ("MODEL.DENSEPOSE_ON", True),
     ],
 )
 def test_what_does_not_go_together_stops_by_name(name: str, value: object) -> None:

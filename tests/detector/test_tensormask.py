@@ -267,6 +267,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     return model, path
 
 
+@pytest.mark.line
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_onnx_equals_torch(exported: tuple[Any, Path], sizes: list[tuple[int, int]]) -> None:
     import onnxruntime

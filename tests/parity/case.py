@@ -51,7 +51,10 @@ class Case:
 def build(kit: Kit, cfg: ModelConfig, options: dict[str, Any]) -> Detector:
     classes = options.get(CLASSES.get(options["MODEL.META_ARCHITECTURE"], ""), 1)
     model = build_detector(cfg, classes, options.get(SEMANTIC_CLASSES, 0))
-    load_weights(model, {name: torch.from_numpy(value) for name, value in kit.weights()}, kit.name)
+    given = {name: torch.from_numpy(value) for name, value in kit.weights()}
+    own = model.state_dict()  # a frozen norm of ours counts no batches, one that the reference froze keeps its counter
+    given = {name: value for name, value in given.items() if name in own or not name.endswith(".num_batches_tracked")}
+    load_weights(model, given, kit.name, may_miss=[name for name in own if name.endswith(".num_batches_tracked")])
     return model
 
 
@@ -97,7 +100,7 @@ def maps(kit: Kit, pictures: int, height: int, width: int, ignored: int) -> torc
     """The kit's semantic maps, padded."""
     if "gt/0/sem_seg" not in kit.arrays.files:
         return None
-    padded = np.full((pictures, height, width), ignored, np.uint8)
+    padded = np.full((pictures, height, width), ignored, np.int64)
     for n in range(pictures):
         own = kit.arrays[f"gt/{n}/sem_seg"]
         padded[n, : own.shape[0], : own.shape[1]] = own

@@ -5,12 +5,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from pipeline.data.dataset import open_dataset
 from pipeline.deploy.latency import PREFIX, with_latency
 from pipeline.layout import Layout
+
+pytestmark = pytest.mark.line  # its stages run for the masks there anyway
 
 
 def tables(card: str) -> Iterator[list[list[str]]]:

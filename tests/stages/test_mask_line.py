@@ -16,6 +16,8 @@ from pipeline.layout import Layout
 from tests.evaluation.cases import judge
 from tests.stages.tiny import MASKS, run_stages
 
+pytestmark = pytest.mark.line
+
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text())

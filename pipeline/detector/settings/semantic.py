@@ -95,7 +95,7 @@ class PanopticFPNConfig:
     semantic: SemanticConfig
     combine: CombineConfig
     instance_weight: float
-    """Factor of the second stage's losses."""
+    """Factor of the second stage's losses of boxes and masks; that of its classes keeps 1, as in the reference."""
 
     def __post_init__(self) -> None:
         check_levels(self.fpn, "rpn.levels", self.rpn.levels)

@@ -221,6 +221,7 @@ def test_poolers_boundary_and_boxes_that_train_masks() -> None:
         ({"MODEL.RESNETS.NORM": "XN"}, r"MODEL\.RESNETS\.NORM.*Choices: FrozenBN"),
         ({"MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignRotated"}, "POOLER_TYPE"),
         ({"MODEL.ROI_HEADS.SOMETHING": 1}, r"MODEL\.ROI_HEADS\.SOMETHING.*is not known"),
+        ({"MODEL.RESNETS.RES5_DILATION": 2}, r"res5_dilation"),
     ],
 )
 def test_what_is_not_understood_is_named(change: dict[str, Any], words: str) -> None:

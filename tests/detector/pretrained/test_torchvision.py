@@ -42,6 +42,7 @@ def matches(ours_D5: torch.Tensor, theirs_D5: torch.Tensor) -> torch.Tensor:
     return order
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("kind", ["faster_rcnn", "mask_rcnn", "keypoint_rcnn", "retinanet"])
 def test_same_detections(kind: str) -> None:
     """Boxes within 0.01 px and scores within 1e-4, by index, on a batch of two sizes."""

@@ -81,12 +81,36 @@ VERSION: 2
 """
 
 
+DENSEPOSE = """
+_BASE_: "Base-RCNN-FPN.yaml"
+MODEL:
+  DENSEPOSE_ON: True
+  ROI_HEADS: {NAME: "DensePoseROIHeads", NUM_CLASSES: 1}
+  ROI_BOX_HEAD: {POOLER_SAMPLING_RATIO: 2, POOLER_TYPE: "ROIAlign"}
+  ROI_DENSEPOSE_HEAD: {NAME: "DensePoseV1ConvXHead", POOLER_TYPE: "ROIAlign", NUM_COARSE_SEGM_CHANNELS: 2}
+"""
+TENSORMASK = """
+MODEL:
+  META_ARCHITECTURE: "TensorMask"
+  MASK_ON: True
+  BACKBONE: {NAME: "build_retinanet_resnet_fpn_backbone"}
+  RESNETS: {DEPTH: 50, OUT_FEATURES: ["res2", "res3", "res4", "res5"]}
+  ANCHOR_GENERATOR:
+    SIZES: [[44, 60], [88, 120], [176, 240], [352, 480], [704, 960], [1408, 1920]]
+    ASPECT_RATIOS: [[1.0]]
+  FPN: {IN_FEATURES: ["res2", "res3", "res4", "res5"], FUSE_TYPE: "avg"}
+  TENSOR_MASK: {ALIGNED_ON: True, BIPYRAMID_ON: True}
+"""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "COCO").mkdir()
     (tmp_path / "Base-RCNN-FPN.yaml").write_text(BASE_FPN)
     (tmp_path / "COCO/mask_rcnn_R_50_FPN_3x.yaml").write_text(MASK)
     (tmp_path / "retinanet_R_50_FPN_1x.yaml").write_text(RETINANET)
+    (tmp_path / "densepose_rcnn_R_50_FPN_s1x.yaml").write_text(DENSEPOSE)
+    (tmp_path / "tensormask_R_50_FPN_6x.yaml").write_text(TENSORMASK)
     return tmp_path
 
 
@@ -94,6 +118,35 @@ def test_the_zoos_files_are_our_presets(folder: Path) -> None:
     assert zoo_config(folder / "COCO/mask_rcnn_R_50_FPN_3x.yaml") == read_config("mask_rcnn_r50_fpn")
     assert zoo_config(folder / "retinanet_R_50_FPN_1x.yaml") == read_config("retinanet_r50_fpn")
     assert zoo_config(folder / "Base-RCNN-FPN.yaml") == read_config("faster_rcnn_r50_fpn")
+
+
+def test_the_files_of_projects_are_our_presets(folder: Path) -> None:
+    """They leave most to the defaults of their projects."""
+    assert zoo_config(folder / "densepose_rcnn_R_50_FPN_s1x.yaml") == read_config("densepose_rcnn_r50_fpn")
+    assert zoo_config(folder / "tensormask_R_50_FPN_6x.yaml") == read_config("tensormask_r50_fpn")
+
+
+def test_confidences_that_a_file_switches_on_are_learnt(folder: Path) -> None:
+    path = folder / "wc1.yaml"
+    text = "{ROI_DENSEPOSE_HEAD: {UV_CONFIDENCE: {ENABLED: True, TYPE: iid_iso}}}"
+    path.write_text(f'_BASE_: "densepose_rcnn_R_50_FPN_s1x.yaml"\nMODEL: {text}\n')
+    cfg = zoo_config(path)
+    assert cfg.roi.densepose.uv_confidence.kind == "iid_iso"
+
+
+def test_limits_of_proposals_are_the_models(folder: Path) -> None:
+    path = folder / "own.yaml"
+    limits = "DATASETS: {PRECOMPUTED_PROPOSAL_TOPK_TEST: 300}"
+    path.write_text(f'_BASE_: "Base-RCNN-FPN.yaml"\nMODEL: {{PROPOSAL_GENERATOR: {{NAME: PrecomputedProposals}}}}\n{limits}\n')
+    assert (zoo_config(path).proposals.train, zoo_config(path).proposals.test) == (2000, 300)
+    path.write_text(f'_BASE_: "Base-RCNN-FPN.yaml"\n{limits}\n')
+    assert zoo_config(path) == read_config("faster_rcnn_r50_fpn")
+
+
+def test_flat_anchors_are_those_of_every_level(folder: Path) -> None:
+    path = folder / "own.yaml"
+    path.write_text('_BASE_: "Base-RCNN-FPN.yaml"\nMODEL: {ANCHOR_GENERATOR: {ASPECT_RATIOS: [0.5, 1.0]}}\n')
+    assert zoo_config(path).anchors.ratios == ((0.5, 1.0),)
 
 
 def test_the_known_expression_is_what_python_makes_of_it() -> None:
@@ -115,6 +168,8 @@ def test_the_defaults_are_those_that_the_reference_ran_with(shared: Path) -> Non
             "_FEATURES",
             "BACKBONE.NAME",
             "ANCHOR",
+            "ROI_DENSEPOSE_HEAD.NAME",
+            "ROI_DENSEPOSE_HEAD.POOLER_TYPE",
         )
         if seen and not any(part in name for part in changed_by_yaml) and "SMOOTH_L1_LOSS_BETA" not in name:
             assert value in seen, name

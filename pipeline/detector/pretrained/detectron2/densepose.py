@@ -15,7 +15,7 @@ LOSSES = {"DensePoseChartLoss": False, "DensePoseChartWithConfidenceLoss": True}
 
 def densepose_settings(given: Options) -> dict[str, Any] | None:
     """`roi.densepose`, or None. ConfigError names what is not built: CSE and the training from other detectors' results."""
-    if not given.take("MODEL.DENSEPOSE_ON", False):
+    if not given.take("MODEL.DENSEPOSE_ON", given.options.get("MODEL.ROI_HEADS.NAME") == "DensePoseROIHeads"):
         given.ignore(f"{HEAD}.")
         return None
     _refuse(given)

@@ -14,9 +14,11 @@ def rotated_faster_rcnn_settings(given: Options) -> dict[str, Any]:
     """The settings of GeneralizedRCNN with RRPN and RROIHeads."""
     _require("MODEL.ROI_HEADS.NAME", given.take("MODEL.ROI_HEADS.NAME"), "RROIHeads")
     _require("MODEL.ROI_BOX_HEAD.POOLER_TYPE", given.take("MODEL.ROI_BOX_HEAD.POOLER_TYPE"), "ROIAlignRotated")
-    for extra in ("MODEL.MASK_ON", "MODEL.KEYPOINT_ON"):
+    for extra in ("MODEL.MASK_ON", "MODEL.KEYPOINT_ON", "MODEL.DENSEPOSE_ON"):
         if given.take(extra, False):
             raise ConfigError(extra, True, "is for upright boxes: rotated heads have boxes alone")
+    for other in ("USE_SIGMOID_CE", "USE_FED_LOSS", "TRAIN_ON_PRED_BOXES"):
+        given.need(f"MODEL.ROI_BOX_HEAD.{other}", False)  # rotated heads learn by a softmax, from the boxes that were proposed
     first = rotated_rpn_settings(given)
     upright = Options(dict(given.options) | {"MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2"})
     roi = standard_heads(upright)

@@ -16,6 +16,8 @@ NORMS = {
 }
 """The naive synchronised norms differ in how ranks with different numbers of rows are weighed; ours has ranks alike."""
 HEAD_NORMS = NORMS | {"": "none"}
+TOWER_NORMS = {name: norm for name, norm in HEAD_NORMS.items() if norm != "sync" or name == "SyncBN"}
+"""Of RetinaNet's towers: only by these two names do the reference's batch norms have statistics per level."""
 BACKBONES = {
     "build_resnet_fpn_backbone": "maxpool",
     "build_retinanet_resnet_fpn_backbone": "p6p7",
@@ -62,12 +64,17 @@ def shared_settings(given: Options) -> dict[str, Any]:
 def anchor_settings(given: Options) -> dict[str, Any]:
     given.need("MODEL.ANCHOR_GENERATOR.NAME", "DefaultAnchorGenerator")
     return {
-        "sizes": given.take("MODEL.ANCHOR_GENERATOR.SIZES"),
-        "ratios": given.take("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"),
+        "sizes": _per_level(given.take("MODEL.ANCHOR_GENERATOR.SIZES")),
+        "ratios": _per_level(given.take("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS")),
         "offset": given.take("MODEL.ANCHOR_GENERATOR.OFFSET"),
         "rounding": False,
         "spacing": "stride",
     }
+
+
+def _per_level(values: Any) -> Any:
+    """A list per level; a flat one is that of all levels."""
+    return values if all(isinstance(own, list | tuple) for own in values) else [values]
 
 
 def _fpn(given: Options, top: str | None) -> dict[str, Any] | None:

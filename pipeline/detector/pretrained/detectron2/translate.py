@@ -13,7 +13,7 @@ from pipeline.detector.pretrained.detectron2.heads import ROI_HEADS, proposal_se
 from pipeline.detector.pretrained.detectron2.options import Options
 from pipeline.detector.pretrained.detectron2.rotated import rotated_faster_rcnn_settings, rotated_rpn_settings
 from pipeline.detector.pretrained.detectron2.semantic import panoptic_fpn, semantic_fpn
-from pipeline.detector.pretrained.detectron2.shared import HEAD_NORMS, anchor_settings, match_settings, shared_settings
+from pipeline.detector.pretrained.detectron2.shared import TOWER_NORMS, anchor_settings, match_settings, shared_settings
 from pipeline.detector.pretrained.detectron2.tensormask import tensormask_settings
 from pipeline.errors import ConfigError
 
@@ -30,6 +30,7 @@ def translate(options: Mapping[str, Any], defaults: Mapping[str, Any] | None = N
     if architecture not in ARCHITECTURES:
         raise ConfigError("MODEL.META_ARCHITECTURE", architecture, f"is not built. Choices: {', '.join(ARCHITECTURES)}")
     settings = ARCHITECTURES[architecture](given)
+    given.ignore("DATASETS.PRECOMPUTED_PROPOSAL_TOPK_")  # without precomputed proposals there is nothing to limit
     given.require_all_read()
     return pydantic.TypeAdapter[ModelConfig](ModelConfig).validate_python(settings)
 
@@ -76,7 +77,7 @@ def _retinanet(given: Options) -> dict[str, Any]:
         "head": {
             "convs": given.take("MODEL.RETINANET.NUM_CONVS"),
             "prior": given.take("MODEL.RETINANET.PRIOR_PROB"),
-            "norm": given.choose("MODEL.RETINANET.NORM", HEAD_NORMS, ""),
+            "norm": given.choose("MODEL.RETINANET.NORM", TOWER_NORMS, ""),
         },
         "match": match_settings(given, "MODEL.RETINANET", low_quality=True),
         "focal_alpha": given.take("MODEL.RETINANET.FOCAL_LOSS_ALPHA"),

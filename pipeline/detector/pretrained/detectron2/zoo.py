@@ -36,7 +36,15 @@ NOT_THE_MODEL = (
     "MODEL.LOAD_PROPOSALS",
 )
 """Sections and options about data, schedule and machine: ours are `dataset`, `train` and `compute`."""
-OF_THE_MODEL = ("TEST.DETECTIONS_PER_IMAGE", "INPUT.FORMAT", "INPUT.MASK_FORMAT", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST")
+OF_THE_MODEL = (
+    "TEST.DETECTIONS_PER_IMAGE",
+    "INPUT.FORMAT",
+    "INPUT.MASK_FORMAT",
+    "INPUT.MIN_SIZE_TEST",
+    "INPUT.MAX_SIZE_TEST",
+    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN",
+    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST",
+)
 EVAL = "tag:yaml.org,2002:python/object/apply:eval"
 EXPRESSIONS = {
     "[[x,x*2**(1.0/3),x*2**(2.0/3)]forxin[32,64,128,256,512]]": [
