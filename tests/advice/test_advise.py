@@ -2,48 +2,30 @@
 
 import json
 import re
-import shlex
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydantic
 import pytest
 import torch
-import yaml
 
 from ops_cuda import box_iou
-from pipeline import settings
-from pipeline.advice import measure as measuring
 from pipeline.advice.anchors import cluster
 from pipeline.advice.choice import candidates
-from pipeline.advice.config import AdviseConfig
-from pipeline.advice.fitting import fit, recall_of
-from pipeline.advice.measure import Classes, Measured, crowded, measure
-from pipeline.advice.pictures import TimedPictures
+from pipeline.advice.fitting import recall_of
+from pipeline.advice.measure import Measured
 from pipeline.advice.proposal import advise, largest_batch
 from pipeline.advice.statistics import Statistics, statistics_of
 from pipeline.advice.strides import levels_of
 from pipeline.advice.table import Advice
-from pipeline.commands import advise as command
-from pipeline.data.config import DatasetConfig
-from pipeline.data.dataset import Dataset, open_dataset, write_dataset
-from pipeline.data.formats.shapes import draw_shapes
 from pipeline.detector.anchors import AnchorGenerator
 from pipeline.detector.build import build_detector
-from pipeline.detector.losses import Losses
-from pipeline.errors import DataError, UserError
-from pipeline.structures import Images, Targets
+from pipeline.errors import UserError
+from tests.advice.wanted import WANTED, cheap, setting
 from tests.data.simple import simple_dataset
-from tests.detector.models import CONF, batch, read_config
-from tests.detector.models import made as build
+from tests.detector.models import read_config
 
-WANTED: Any = pydantic.TypeAdapter(AdviseConfig).validate_python(
-    yaml.safe_load((CONF.parent / "advise/default.yaml").read_text())
-)
 MODELS = {name: read_config(name) for name in ("faster_rcnn_r50_fpn", "retinanet_r50_fpn", "faster_rcnn_tiny", "mask_rcnn_tiny")}
 
 
@@ -57,18 +39,8 @@ def made(seed: int = 0, pictures: int = 150, size: float = 40.0, side: int = 480
     return Statistics(sizes, np.concatenate([corner, corner + extent], axis=1), image, 3)
 
 
-def cheap(cfg: Any, height: int, width: int, batch: int) -> Measured:
-    """Costs in proportion to pixels, as a machine has them."""
-    pixels = height * width
-    return Measured(1e-6 * pixels * batch, 2e-7 * pixels, int(5e8 + 4e2 * pixels * batch))
-
-
 def ask(stats: Statistics, measured: Any = cheap, **other: Any) -> Advice:
     return advise(stats, replace(WANTED, **other), MODELS, measured)
-
-
-def setting(advice: Advice, key: str) -> str:
-    return next(o.partition("=")[2] for o in advice.overrides() if o.startswith(f"{key}="))
 
 
 GRIDS = (
@@ -168,12 +140,6 @@ def test_memory_decides_the_batch_and_the_rate_follows_it() -> None:
     assert "0.005 at 4 pictures" in rate.reason, "0.02 x 4 / 16"
 
 
-@pytest.fixture(scope="module")
-def known() -> dict[str, Any]:
-    """All of conf/model."""
-    return dict(command.models(CONF))
-
-
 @pytest.mark.parametrize("task", ["bbox", "segm", "keypoints", "semantic", "panoptic", "rotated", "densepose"])
 def test_the_task_chooses_the_models(task: Any, known: dict[str, Any]) -> None:
     """Of all of conf/model: those whose purpose it is, and none that wants proposals with its pictures."""
@@ -191,256 +157,6 @@ def test_a_named_model_must_be_there_and_find_the_task() -> None:
         candidates(replace(WANTED, models=("yolo",)), MODELS)
     with pytest.raises(UserError, match=r"not a model for masks \(advise.task=segm\): faster_rcnn_tiny finds boxes"):
         candidates(replace(WANTED, task="segm", models=("mask_rcnn_tiny", "faster_rcnn_tiny")), MODELS)
-
-
-def test_costs_are_measured_in_a_process_of_its_own() -> None:
-    cfg = read_config("mask_rcnn_tiny")
-    images, targets = batch(build(cfg, 3), [(60, 64)])
-    one = measure(cfg, Classes(3, 0, 4), images, targets, "cpu", 1)
-    assert 0.001 < one.picture_seconds < 60 and one.step_seconds > 0.001
-    assert 100e6 < one.peak_bytes < 8e9
-
-
-def test_a_step_that_fails_says_of_which_model_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    in_process(monkeypatch)
-    cfg = read_config("semantic_fpn_tiny")
-    images, targets = batch(build(cfg, 3), [(64, 64)])
-    with pytest.raises(UserError, match=r"timed step of semantic_fpn, 64 x 64 pixels, batch 1, failed: .*semantic_classes=1"):
-        measure(cfg, Classes(3, 1, 4), images, targets, "cpu", 1)
-
-
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are timed in this process: its imports are done."""
-
-    def run(command: list[str], input: str, **_: Any) -> Any:
-        task = json.loads(input)
-        try:
-            return subprocess.CompletedProcess(command, 0, json.dumps(measuring.asdict(measuring._measured(task))), "")
-        except UserError as error:
-            return subprocess.CompletedProcess(command, 1, f"{measuring.FAILED}{error}", "")
-
-    monkeypatch.setattr(measuring.subprocess, "run", run)
-
-
-TINY = {
-    "bbox": "retinanet_tiny",
-    "segm": "mask_rcnn_tiny",
-    "keypoints": "keypoint_rcnn_tiny",
-    "semantic": "semantic_fpn_tiny",
-    "panoptic": "panoptic_fpn_tiny",
-    "rotated": "rotated_faster_rcnn_tiny",
-    "densepose": "densepose_rcnn_tiny",
-}
-TERMS = {
-    "bbox": "loss_box_reg",
-    "segm": "loss_mask",
-    "keypoints": "loss_keypoint",
-    "semantic": "loss_sem_seg",
-    "panoptic": "loss_sem_seg",
-    "rotated": "loss_box_reg",
-    "densepose": "loss_densepose_U",
-}
-"""A term of each task's loss that only its own labels feed."""
-
-
-@pytest.fixture(scope="module")
-def checkout(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with conf/ and validated shapes that teach every task; read-only."""
-    folder = tmp_path_factory.mktemp("checkout")
-    values = yaml.safe_load((root / "conf/dataset/shapes.yaml").read_text())
-    values |= {"size": 64, "train": 12, "val": 4, "grounds": [1, 3], "watched": ""}
-    cfg: Any = pydantic.TypeAdapter(DatasetConfig).validate_python(values)
-    write_dataset(folder / "data/validated", draw_shapes(cfg, 0, folder / "drawn"))
-    shutil.copytree(root / "conf", folder / "conf")
-    return folder
-
-
-@pytest.fixture
-def shapes(checkout: Path) -> Dataset:
-    return open_dataset(checkout / "data/validated")
-
-
-@pytest.mark.parametrize("task", TINY)
-def test_the_overrides_make_the_model_that_was_timed(
-    task: str,
-    checkout: Path,
-    known: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Of the models of conf/model that a user would take; what is printed composes to its settings, to the last anchor."""
-    timed: list[Any] = []
-
-    def remember(cfg: Any, *rest: Any) -> Measured:
-        timed.append(cfg)
-        return cheap(cfg, *rest)
-
-    monkeypatch.chdir(checkout)
-    monkeypatch.setattr(command, "measuring", lambda *_: remember)
-    monkeypatch.setattr(command, "models", lambda folder: known)
-    command.run([f"advise.task={task}"])
-    said = capsys.readouterr().out.splitlines()
-    chosen = settings.load(shlex.split(said[-1].removeprefix("python -m pipeline config ")))
-    assert chosen.model == timed[-1] and chosen.model.tasks[-1] == task
-    assert chosen.train.optimizer.kind == "sgd" and chosen.train.steps == WANTED.least_steps
-    table = said[: said.index("")]
-    for what in ("model", "input size", "batch", "learning rate", "schedule", "score threshold"):
-        assert sum(line.startswith(f"{what} ") for line in table) == 1, what
-    assert any(line.startswith("anchors ") for line in table) == (task not in ("semantic", "rotated"))
-    assert all(len(re.split(r"  +", line, maxsplit=2)) == 3 for line in table), "what, value, reason"
-
-
-@pytest.mark.parametrize(("task", "name"), [*TINY.items(), ("bbox", "fast_rcnn_tiny")])
-def test_a_step_of_every_task_is_timed_on_its_own_labels(
-    task: Any, name: str, checkout: Path, shapes: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    terms: dict[str, float] = {}
-    total = Losses.total
-
-    def told(losses: Any) -> torch.Tensor:
-        terms.update({name: float(value.detach()) for name, value in losses.terms.items()})
-        return total(losses)
-
-    monkeypatch.setattr(Losses, "total", told)
-    in_process(monkeypatch)
-    monkeypatch.chdir(checkout)
-    chosen = settings.load([f"advise.task={task}", f"advise.models=[{name}]", "compute.threads=1"])
-    stats = statistics_of(shapes, task, "here")
-    fitted = fit(stats, chosen.advise, read_config(name))
-    found = command.measuring(shapes, chosen, stats.most_objects)(fitted.cfg, 70, 90, 2)
-    assert found.step_seconds > 0 and found.picture_seconds > 0 and found.peak_bytes > 0
-    named = [name for name in terms if name.startswith(TERMS[task])]
-    assert named and all(np.isfinite(value) for value in terms.values()) and all(terms[name] > 0 for name in named), terms
-
-
-def test_the_timed_batch_is_the_datasets_own(shapes: Dataset) -> None:
-    """The pictures with most objects, stretched to one size with all their labels."""
-    cfg = read_config("panoptic_fpn_tiny")
-    pictures = TimedPictures.of(shapes, "panoptic")
-    images, targets = pictures.batch(cfg, 128, 192, 2)
-    split = shapes.split("train")
-    counts = np.bincount(split.annotations.image_A, minlength=len(split.images))
-    assert counts[pictures.rows].tolist() == sorted(counts.tolist(), reverse=True)
-    assert images.pixels_N3HW.shape == (2, 3, 128, 192) and images.sizes_N2.tolist() == [[128, 192]] * 2
-    own = split.annotations.boxes_A4[split.rows_of(int(pictures.rows[0]))] * [3, 2, 3, 2]
-    np.testing.assert_allclose(targets.boxes_NG4[0, : len(own)], own, rtol=1e-6)
-    assert split.maps is not None and targets.semantic_NHW is not None
-    classes_HW = split.maps.classes_of(int(pictures.rows[0]))
-    np.testing.assert_array_equal(targets.semantic_NHW[0], classes_HW.repeat(2, axis=0).repeat(3, axis=1))
-
-
-def test_a_batch_comes_back_as_it_was_sent_and_is_padded(tmp_path: Path) -> None:
-    images, targets = batch(build(read_config("panoptic_fpn_tiny"), 3), [(64, 64), (40, 60)])
-    torch.save({"images": measuring._plain(images), "targets": measuring._plain(targets)}, tmp_path / "batch.pt")
-    read: tuple[Images, Targets] = measuring.read_batch(tmp_path / "batch.pt", 48)
-    assert read[0].pixels_N3HW.shape == (2, 3, 96, 96) and (read[0].pixels_N3HW[:, :, 64:] == 0).all()
-    assert read[1].semantic_NHW is not None and (read[1].semantic_NHW[:, :, 64:] == 255).all()
-    for before, after in ((images, read[0]), (targets, read[1])):
-        for name, value in measuring._plain(before).items():
-            other = measuring._plain(after)[name]
-            if name == "pixels_N3HW" or name == "semantic_NHW":
-                other = other[..., :64, :64]
-            torch.testing.assert_close(other, value, rtol=0, atol=0)
-
-
-def test_a_picture_is_timed_with_as_many_finds_as_the_fullest_has_objects() -> None:
-    """Else a network that has learnt nothing would show its mask head to none, or to a hundred."""
-    for name in ("mask_rcnn_tiny", "retinanet_tiny"):
-        for objects in (1, 7):
-            torch.manual_seed(0)
-            model: Any = build(crowded(read_config(name), objects), 3).eval()
-            with torch.no_grad():
-                found = model.detect(batch(model, [(64, 64)])[0])
-            assert found.count_N.tolist() == [objects], name
-    assert crowded(read_config("semantic_fpn_tiny"), 5) == read_config("semantic_fpn_tiny")
-
-
-@pytest.mark.parametrize("task", ["segm", "keypoints", "semantic", "panoptic", "rotated", "densepose"])
-def test_a_task_that_the_dataset_lacks_is_refused_by_name(
-    task: str, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    simple_dataset(tmp_path / "made")
-    (tmp_path / "conf").symlink_to(root / "conf")
-    shutil.copytree(tmp_path / "made/dataset", tmp_path / "data/validated")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=rf"cannot teach [\w ]+ \(advise.task={task}\)") as refused:
-        command.run([f"advise.task={task}"])
-    assert "it holds boxes (advise.task=bbox)\n" in f"{refused.value}\n"
-
-
-def test_labels_that_only_one_split_has_do_not_teach(shapes: Dataset, tmp_path: Path) -> None:
-    from pipeline.advice.choice import held_tasks, require_task
-
-    every = {"bbox", "segm", "keypoints", "semantic", "panoptic", "rotated", "densepose"}
-    assert {*held_tasks(shapes, tmp_path)} == every
-    shapes.splits["val"].annotations.keypoints_AK3 = None
-    with pytest.raises(UserError, match="cannot teach keypoints"):
-        require_task(shapes, "keypoints", tmp_path)
-    assert {*held_tasks(shapes, tmp_path)} == every - {"keypoints"}
-
-
-def test_a_named_model_with_a_further_task_needs_its_labels(shapes: Dataset, known: dict[str, Any], tmp_path: Path) -> None:
-    """Panoptic FPN for masks learns maps too; left to itself the command passes over what cannot be taught."""
-    from pipeline.advice.choice import teachable
-
-    shapes.splits["train"].maps = None
-    with pytest.raises(DataError, match="no semantic maps"):
-        teachable(replace(WANTED, task="segm", models=("panoptic_fpn_r50",)), known, shapes, tmp_path)
-    shapes.splits["train"].annotations.rotated_A5 = None
-    assert [*teachable(replace(WANTED, task="proposals"), known, shapes, tmp_path)] == ["rpn_r50_fpn"]
-
-
-def test_heads_are_as_large_as_the_labels_ask(shapes: Dataset) -> None:
-    for task, name, key in (
-        ("keypoints", "keypoint_rcnn_r50_fpn", "model.roi.keypoint.keypoints"),
-        ("densepose", "densepose_rcnn_r50_fpn", "model.roi.densepose.parts"),
-    ):
-        stats = statistics_of(shapes, task, "here")  # type: ignore[arg-type]
-        advice = advise(stats, replace(WANTED, task=task, models=(name,)), {name: read_config(name)}, cheap)
-        most = max(len(category.keypoints) for category in shapes.info.categories)
-        assert shapes.info.surface is not None
-        assert setting(advice, key) == str(most if task == "keypoints" else len(shapes.info.surface.parts))
-
-
-def test_the_least_stuff_is_a_share_of_the_pictures(shapes: Dataset) -> None:
-    """64 x 64 pixels are as many as the reference's least segment; on COCO's pictures the model's own stays."""
-    name, wanted = "panoptic_fpn_r50", replace(WANTED, task="panoptic", models=("panoptic_fpn_r50",), latency_ms=1e6)
-    stats = statistics_of(shapes, "panoptic", "here")
-    advice = advise(stats, wanted, {name: read_config(name)}, cheap)
-    assert setting(advice, "model.combine.stuff_area") == str(round(0.0133 * 64 * 64))
-    advice = advise(replace(stats, sizes_I2=stats.sizes_I2 * [8, 10]), wanted, {name: read_config(name)}, cheap)
-    assert not any("stuff" in override for override in advice.overrides())
-
-
-def test_pictures_are_not_mirrored_where_dense_labels_cannot_follow(shapes: Dataset) -> None:
-    assert shapes.info.surface is not None and shapes.info.surface.mirror is not None
-    name, wanted = "densepose_rcnn_tiny", replace(WANTED, task="densepose", models=("densepose_rcnn_tiny",))
-    models = {name: read_config(name)}
-    advice = advise(statistics_of(shapes, "densepose", "here"), wanted, models, cheap)
-    assert not any("flip" in override for override in advice.overrides())
-    shapes.info.surface = replace(shapes.info.surface, mirror=None)
-    assert setting(advise(statistics_of(shapes, "densepose", "here"), wanted, models, cheap), "train.augment.flip") == "0"
-    assert statistics_of(shapes, "bbox", "here").mirrored
-
-
-def test_maps_need_no_objects(shapes: Dataset) -> None:
-    split = shapes.splits["train"]
-    split.annotations = split.annotations.take(np.zeros(0, np.int64))
-    stats = statistics_of(shapes, "semantic", "here")
-    name = "semantic_fpn_r50"
-    advice = advise(stats, replace(WANTED, task="semantic", models=(name,)), {name: read_config(name)}, cheap)
-    assert setting(advice, "model.input.short_side") == "64" and not any("nan" in text for text in advice.warnings)
-    with pytest.raises(DataError, match="no object with area"):
-        statistics_of(shapes, "panoptic", "here")
-
-
-def test_keypoints_are_counted_on_pictures_that_have_some(shapes: Dataset) -> None:
-    split = shapes.splits["train"]
-    assert split.annotations.keypoints_AK3 is not None
-    split.annotations.keypoints_AK3[split.annotations.image_A >= 5] = 0
-    assert len(statistics_of(shapes, "keypoints", "here").sizes_I2) == 5
-    assert len(statistics_of(shapes, "bbox", "here").sizes_I2) == 12
-    assert TimedPictures.of(shapes, "keypoints").rows.max() == 4
 
 
 def test_the_trainer_scales_the_rate_as_the_table_says() -> None:
