@@ -14,6 +14,7 @@ from pipeline.detector.config import ModelConfig
 from pipeline.detector.detector import Detector
 from pipeline.detector.losses import Losses
 from pipeline.detector.part import Part
+from pipeline.detector.pretrained.checkpoint import is_constant
 from pipeline.detector.weights import load_weights
 from pipeline.structures import DensePoints, Detections, Images, Panoptic, Polygons, Result, Targets
 from tests.parity.kit import Kit
@@ -52,8 +53,8 @@ def build(kit: Kit, cfg: ModelConfig, options: dict[str, Any]) -> Detector:
     classes = options.get(CLASSES.get(options["MODEL.META_ARCHITECTURE"], ""), 1)
     model = build_detector(cfg, classes, options.get(SEMANTIC_CLASSES, 0))
     given = {name: torch.from_numpy(value) for name, value in kit.weights()}
-    own = model.state_dict()  # a frozen norm of ours counts no batches, one that the reference froze keeps its counter
-    given = {name: value for name, value in given.items() if name in own or not name.endswith(".num_batches_tracked")}
+    own = model.state_dict()
+    given = {name: value for name, value in given.items() if name in own or not is_constant(name)}
     load_weights(model, given, kit.name, may_miss=[name for name in own if name.endswith(".num_batches_tracked")])
     return model
 

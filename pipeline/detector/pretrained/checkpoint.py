@@ -18,7 +18,8 @@ from pipeline.errors import ConfigError, DataError
 
 NOT_PARAMETERS = ("pixel_mean", "pixel_std")
 """Detectron2's buffers of constants that older checkpoints hold; ours come from the settings."""
-CONSTANTS = (".anchor_generator.cell_anchors.", "anchor_generator.cell_anchors.", ".num_batches_tracked")
+CONSTANTS = ("anchor_generator.cell_anchors.", ".num_batches_tracked", ".fed_loss_cls_weights")
+"""Parts of names: anchors follow from the settings, counters teach nothing, and how often a class is seen is the dataset's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def in_our_names(state: Mapping[str, Tensor], cfg: ModelConfig, classes: int, pl
     if is_caffe2(state) or is_torchvision_resnet(state) or "stem.conv1.weight" in state:
         raise DataError(place, "holds a backbone, not a whole detector", "name it by model.backbone.weights")
     check_pixels(state, cfg, place)
-    return {name: value for name, value in state.items() if name not in NOT_PARAMETERS and not _constant(name)}
+    return {name: value for name, value in state.items() if name not in NOT_PARAMETERS and not is_constant(name)}
 
 
 def check_pixels(state: Mapping[str, Tensor], cfg: ModelConfig, place: Path) -> None:
@@ -96,5 +97,6 @@ def _same_but_for(own: torch.Size, given: torch.Size, axes: tuple[int, ...]) -> 
     return len(own) == len(given) and all(own[a] == given[a] or a in axes for a in range(len(own)))
 
 
-def _constant(name: str) -> bool:
+def is_constant(name: str) -> bool:
+    """Whether the reference keeps a tensor under this name that is no parameter."""
     return any(part in name for part in CONSTANTS)

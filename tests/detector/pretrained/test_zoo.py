@@ -143,6 +143,38 @@ def test_limits_of_proposals_are_the_models(folder: Path) -> None:
     assert zoo_config(path) == read_config("faster_rcnn_r50_fpn")
 
 
+def test_a_config_written_out_whole_has_sections_of_others(folder: Path) -> None:
+    path = folder / "config.yaml"
+    others = "{RETINANET: {NUM_CONVS: 9}, SEM_SEG_HEAD: {NORM: GN}, TENSOR_MASK: {NUM_CONVS: 2}, PANOPTIC_FPN: {SPARKLE: 1}}"
+    path.write_text(f'_BASE_: "Base-RCNN-FPN.yaml"\nMODEL: {others}\n')
+    assert zoo_config(path) == read_config("faster_rcnn_r50_fpn")
+    path.write_text('_BASE_: "retinanet_R_50_FPN_1x.yaml"\nMODEL: {RPN: {NMS_THRESH: 0.3}, ROI_HEADS: {NUM_CLASSES: 3}}\n')
+    assert zoo_config(path) == read_config("retinanet_r50_fpn")
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("{RESNETS: {DEPTH: 18}}", r"RES2_OUT_CHANNELS=256"),
+        ("{ROI_BOX_HEAD: {BBOX_REG_LOSS_TYPE: huber}}", r"MODEL\.ROI_BOX_HEAD\.BBOX_REG_LOSS_TYPE='huber'"),
+        ("{META_ARCHITECTURE: RetinaNet, RETINANET: {NORM: naiveSyncBN}}", r"MODEL\.RETINANET\.NORM"),
+    ],
+)
+def test_values_that_are_not_built_are_one_line(folder: Path, content: str, named: str) -> None:
+    path = folder / "own.yaml"
+    path.write_text(f'_BASE_: "Base-RCNN-FPN.yaml"\nMODEL: {content}\n')
+    with pytest.raises(ConfigError, match=named):
+        zoo_config(path)
+
+
+def test_confidences_need_a_loss_that_knows_them(folder: Path) -> None:
+    path = folder / "own.yaml"
+    text = "{ROI_DENSEPOSE_HEAD: {UV_CONFIDENCE: {ENABLED: True}, LOSS_NAME: DensePoseChartLoss}}"
+    path.write_text(f'_BASE_: "densepose_rcnn_R_50_FPN_s1x.yaml"\nMODEL: {text}\n')
+    with pytest.raises(ConfigError, match=r"ROI_DENSEPOSE_HEAD\.LOSS_NAME"):
+        zoo_config(path)
+
+
 def test_flat_anchors_are_those_of_every_level(folder: Path) -> None:
     path = folder / "own.yaml"
     path.write_text('_BASE_: "Base-RCNN-FPN.yaml"\nMODEL: {ANCHOR_GENERATOR: {ASPECT_RATIOS: [0.5, 1.0]}}\n')

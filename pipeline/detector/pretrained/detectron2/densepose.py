@@ -42,7 +42,11 @@ def densepose_settings(given: Options) -> dict[str, Any] | None:
         f"{HEAD}.SEGM_CONFIDENCE.EPSILON", f"{HEAD}.UV_CONFIDENCE.", f"{HEAD}.DECODER_", f"{HEAD}.DEEPLAB.", f"{HEAD}.CSE."
     )
     confident = given.choose(f"{HEAD}.PREDICTOR_NAME", CHARTS, "DensePoseChartPredictor")
-    given.choose(f"{HEAD}.LOSS_NAME", LOSSES, "DensePoseChartLoss")
+    learns = given.choose(f"{HEAD}.LOSS_NAME", LOSSES, "DensePoseChartLoss")
+    wanted = settings["uv_confidence"] is not None or settings["segm_confidence"] is not None
+    if wanted and confident != learns:
+        name = given.options.get(f"{HEAD}.LOSS_NAME", "DensePoseChartLoss")
+        raise ConfigError(f"{HEAD}.LOSS_NAME", name, f"does not go with {HEAD}.PREDICTOR_NAME: both know confidences, or neither")
     if not confident:  # this predictor and loss know no confidence, whatever the switches say
         settings |= {"uv_confidence": None, "segm_confidence": None}
     # The reference's targets and maps must have one size; another value could not be trained there either.

@@ -35,6 +35,8 @@ def panoptic_fpn(given: Options) -> dict[str, Any]:
     if proposals != "RPN":
         raise ConfigError("MODEL.PROPOSAL_GENERATOR.NAME", proposals, "is not built. Choices: RPN")
     given.need("MODEL.MASK_ON", True)
+    for other in ("MODEL.KEYPOINT_ON", "MODEL.DENSEPOSE_ON"):
+        given.need(other, False)
     given.need("MODEL.PANOPTIC_FPN.COMBINE.ENABLED", True, False)  # the reference reads it no more: it merges always
     weight = given.take("MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT", 1.0)
     if weight != 1 and heads == "CascadeROIHeads":

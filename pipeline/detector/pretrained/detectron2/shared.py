@@ -26,12 +26,17 @@ BACKBONES = {
 """Backbone builder -> what tops its pyramid; None for no pyramid."""
 POOLERS = {"ROIAlignV2": ("align", True), "ROIAlign": ("align", False), "ROIPool": ("pool", False)}
 """Pooler -> method and aligned."""
+BOX_LOSSES = {name: name for name in ("smooth_l1", "giou", "diou", "ciou")}
 STAGES = ("res2", "res3", "res4", "res5")
 
 
 def shared_settings(given: Options) -> dict[str, Any]:
     """Input, backbone and pyramid."""
     top = given.choose("MODEL.BACKBONE.NAME", BACKBONES)
+    if given.take("MODEL.RESNETS.DEPTH") in (18, 34):  # as the reference asserts of its small ResNets
+        for name, only in (("RES2_OUT_CHANNELS", 64), ("NUM_GROUPS", 1), ("RES5_DILATION", 1)):
+            given.need(f"MODEL.RESNETS.{name}", only)
+        given.need("MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False] * 4)
     given.ignore("MODEL.RESNETS.OUT_FEATURES", "INPUT.MASK_FORMAT", "MODEL.ANCHOR_GENERATOR.ANGLES")
     return {
         "weights": None,
@@ -84,7 +89,7 @@ def _fpn(given: Options, top: str | None) -> dict[str, Any] | None:
     return {
         "stages": given.take("MODEL.FPN.IN_FEATURES"),
         "channels": given.take("MODEL.FPN.OUT_CHANNELS"),
-        "fuse": given.take("MODEL.FPN.FUSE_TYPE", "sum"),
+        "fuse": given.choose("MODEL.FPN.FUSE_TYPE", {"sum": "sum", "avg": "avg"}, "sum"),
         "top": top,
         "top_input": "backbone" if top == "p6p7" else "fpn",
         "norm": given.choose("MODEL.FPN.NORM", HEAD_NORMS, ""),
@@ -122,7 +127,7 @@ def sample_settings(given: Options, prefix: str) -> dict[str, Any]:
 
 def box_loss_settings(given: Options, prefix: str, factor: float = 1.0) -> dict[str, Any]:
     return {
-        "kind": given.take(f"{prefix}.BBOX_REG_LOSS_TYPE"),
+        "kind": given.choose(f"{prefix}.BBOX_REG_LOSS_TYPE", BOX_LOSSES),
         "beta": given.take(f"{prefix}.SMOOTH_L1_BETA"),
         "weight": given.take(f"{prefix}.BBOX_REG_LOSS_WEIGHT") * factor,
     }

@@ -13,7 +13,13 @@ from pipeline.detector.pretrained.detectron2.heads import ROI_HEADS, proposal_se
 from pipeline.detector.pretrained.detectron2.options import Options
 from pipeline.detector.pretrained.detectron2.rotated import rotated_faster_rcnn_settings, rotated_rpn_settings
 from pipeline.detector.pretrained.detectron2.semantic import panoptic_fpn, semantic_fpn
-from pipeline.detector.pretrained.detectron2.shared import TOWER_NORMS, anchor_settings, match_settings, shared_settings
+from pipeline.detector.pretrained.detectron2.shared import (
+    BOX_LOSSES,
+    TOWER_NORMS,
+    anchor_settings,
+    match_settings,
+    shared_settings,
+)
 from pipeline.detector.pretrained.detectron2.tensormask import tensormask_settings
 from pipeline.errors import ConfigError
 
@@ -31,8 +37,27 @@ def translate(options: Mapping[str, Any], defaults: Mapping[str, Any] | None = N
         raise ConfigError("MODEL.META_ARCHITECTURE", architecture, f"is not built. Choices: {', '.join(ARCHITECTURES)}")
     settings = ARCHITECTURES[architecture](given)
     given.ignore("DATASETS.PRECOMPUTED_PROPOSAL_TOPK_")  # without precomputed proposals there is nothing to limit
+    given.ignore(*(section for section, readers in SECTIONS.items() if architecture not in readers))
     given.require_all_read()
-    return pydantic.TypeAdapter[ModelConfig](ModelConfig).validate_python(settings)
+    try:
+        return pydantic.TypeAdapter[ModelConfig](ModelConfig).validate_python(settings)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"][1:]))  # after the kind of detector
+        rule = f"is wrong, as translated from {architecture}'s options: {first['msg']}"
+        raise ConfigError(field, first["input"], rule) from error
+
+
+SECTIONS = {
+    "MODEL.RETINANET.": ("RetinaNet",),
+    "MODEL.TENSOR_MASK.": ("TensorMask",),
+    "MODEL.SEM_SEG_HEAD.": ("SemanticSegmentor", "PanopticFPN"),
+    "MODEL.PANOPTIC_FPN.": ("PanopticFPN",),
+    "MODEL.RPN.": ("GeneralizedRCNN", "ProposalNetwork", "PanopticFPN"),
+    "MODEL.ROI_": ("GeneralizedRCNN", "PanopticFPN"),
+    "MODEL.POINT_HEAD.": ("GeneralizedRCNN", "PanopticFPN"),
+}
+"""Sections of options and the architectures that read them: a config that the reference wrote out has them all."""
 
 
 def _faster_rcnn(given: Options) -> dict[str, Any]:
@@ -84,7 +109,7 @@ def _retinanet(given: Options) -> dict[str, Any]:
         "focal_gamma": given.take("MODEL.RETINANET.FOCAL_LOSS_GAMMA"),
         "box_weights": given.take("MODEL.RETINANET.BBOX_REG_WEIGHTS"),
         "box_loss": {
-            "kind": given.take("MODEL.RETINANET.BBOX_REG_LOSS_TYPE"),
+            "kind": given.choose("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", BOX_LOSSES),
             "beta": given.take("MODEL.RETINANET.SMOOTH_L1_LOSS_BETA"),
             "weight": 1.0,
         },
