@@ -165,6 +165,43 @@ class DensePool:
                 grid[inside] = number
         return grid
 
+    def reframed(self, old_A4: NDArray[np.float64], new_A4: NDArray[np.float64], place: object) -> "DensePool":
+        """The same places where a box changed from `old` to `new`: points outside are dropped, coarse masks resampled."""
+        changed = np.flatnonzero(self.has() & (old_A4 != new_A4).any(axis=1))
+        if not len(changed):
+            return self
+        known = replace(self, surface=self.surface or BODY).take(changed)
+        moved = DenseTruths.read(known, old_A4[changed], place).in_boxes(new_A4[changed])
+        labels = {row: self._written(row) for row in np.flatnonzero(self.has()).tolist()}
+        for at, row in enumerate(changed.tolist()):
+            own = slice(moved.starts[at], moved.starts[at + 1])
+            lists = (*moved.points_P2[own].T, moved.parts_P[own], *moved.uv_P2[own].T)
+            _, masks = labels[row]
+            parts = len(orjson.loads(masks)) if masks else 0
+            labels[row] = ([values.tolist() for values in lists], _run_lengths(moved.coarse_G[at], parts))
+        pool = DensePool.of(labels, len(self.starts) - 1)
+        assert pool is not None, "some rows changed, so some have points"
+        return replace(pool, surface=self.surface)
+
+    def _written(self, row: int) -> tuple[list[list[float]], bytes]:
+        """The lists x, y, I, U, V and the mask bytes of one annotation."""
+        own = slice(self.starts[row], self.starts[row + 1])
+        lists = (*self.points_P2[own].T, self.parts_P[own], *self.uv_P2[own].T)
+        masks = self.masks_B[self.mask_starts[row] : self.mask_starts[row + 1]].tobytes()
+        return [values.tolist() for values in lists], masks
+
+
+def _run_lengths(grid: NDArray[np.uint8], parts: int) -> bytes:
+    """The masks of coarse parts 1..parts as JSON, empty for one that is not seen."""
+    from pycocotools import mask as coco_mask
+
+    masks: list[Any] = []
+    for number in range(1, parts + 1):
+        inside = np.asfortranarray(grid == number, np.uint8)
+        encoded = coco_mask.encode(inside) if inside.any() else None
+        masks.append([] if encoded is None else {"size": encoded["size"], "counts": encoded["counts"].decode()})
+    return orjson.dumps(masks)
+
 
 @dataclass(frozen=True, slots=True)
 class DenseTruths:

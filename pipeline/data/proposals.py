@@ -7,6 +7,7 @@ pictures' pixels and scores [P]; picture i has the rows from starts[i] to starts
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,7 @@ def read_proposals(path: Path, image_ids_I: NDArray[np.int64]) -> ProposalPool:
     try:
         with np.load(path, allow_pickle=False) as file:
             image_ids, starts, boxes, scores = (file[name] for name in FIELDS)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile) as error:
         raise DataError(path, f"holds no proposals: {error}", f"it needs the arrays {', '.join(FIELDS)}") from error
     pictures, count = len(image_ids), len(boxes)
     shapes = starts.shape == (pictures + 1,) and boxes.shape == (count, 4) and scores.shape == (count,)
@@ -70,6 +71,9 @@ def read_proposals(path: Path, image_ids_I: NDArray[np.int64]) -> ProposalPool:
         raise DataError(path, f"{given} do not fit {pictures} pictures")
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise DataError(path, "holds boxes or scores that are not finite")
+    if (boxes[:, 2:] < boxes[:, :2]).any():
+        wrong = int(np.flatnonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1))[0])
+        raise DataError(path, f"box {wrong} ends before it begins: {boxes[wrong].tolist()}", "boxes are x1, y1, x2, y2 in pixels")
     place = {int(number): row for row, number in enumerate(image_ids)}
     if missing := [int(number) for number in image_ids_I if int(number) not in place]:
         what = f"has no entry for {len(missing)} pictures, such as id {missing[0]}"

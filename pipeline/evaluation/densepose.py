@@ -112,7 +112,7 @@ def _class_curves(
             for g, row in enumerate(own.tolist()):
                 gps_DG[d, g] = similarity(predictions.dense_D[place], pool, row, truth.boxes_A4[row])
         taken_TD = match(gps_DG, THRESHOLDS)
-        near_D = (_iou(predictions.boxes_D4[found], truth.boxes_A4[others]) >= EXCUSED).any(axis=1)
+        near_D = (_overlap(predictions.boxes_D4[found], truth.boxes_A4[others], truth.crowd_A[others]) >= EXCUSED).any(axis=1)
         scores.append(predictions.scores_D[found])
         matched.append(taken_TD)
         excused.append(~taken_TD & near_D)
@@ -150,10 +150,11 @@ def precision_and_recall(hit_D: NDArray[np.bool_], objects: int) -> tuple[float,
     return float(reached_R.mean()), float(recall_D[-1])
 
 
-def _iou(boxes_D4: Floats, boxes_A4: Floats) -> Floats:
+def _overlap(boxes_D4: Floats, boxes_A4: Floats, crowd_A: NDArray[np.bool_]) -> Floats:
+    """IoU [D, A]; with a crowd, of which a detection is a part, the share of the detection that lies in it, as COCO counts."""
     corner_DA2 = np.maximum(boxes_D4[:, None, :2], boxes_A4[None, :, :2])
     inter_DA = np.clip(np.minimum(boxes_D4[:, None, 2:], boxes_A4[None, :, 2:]) - corner_DA2, 0, None).prod(axis=2)
     area_D, area_A = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (boxes_D4, boxes_A4))
-    union_DA = area_D[:, None] + area_A[None, :] - inter_DA
+    union_DA = np.where(crowd_A, area_D[:, None], area_D[:, None] + area_A[None, :] - inter_DA)
     shares_DA: Floats = np.divide(inter_DA, union_DA, out=np.zeros_like(inter_DA), where=union_DA > 0)
     return shares_DA

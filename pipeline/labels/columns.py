@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.dataset import Dataset
+from pipeline.data.rotated import rotated_boxes
 from pipeline.labels.check import Check, Fix
 from pipeline.labels.pictures import Inspection, State
 
@@ -93,6 +94,10 @@ class Columns:
         for start, rows in zip(self.annotation_start.tolist(), annotations, strict=False):
             self.ignored_A[[start + row for row, extra in rows.extra.items() if extra.get("ignore")]] = True
         self.boxes_A4 = np.concatenate([rows.boxes_A4 for rows in annotations] or [np.zeros((0, 4))])
+        self.rotated_A5 = np.concatenate(
+            [rotated_boxes(split, slice(0, len(split.annotations))) for split in splits] or [np.zeros((0, 5))]
+        )
+        """Rotated boxes (cx, cy, w, h, degrees), NaN where a label has none."""
 
     @property
     def readable_I(self) -> NDArray[np.bool_]:

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from pipeline.labels.check import Check, Fix
 from pipeline.labels.columns import Columns, Findings
+from pipeline.predict.rotated import rotated_iou
 
 Rows = NDArray[np.int64]
 
@@ -70,6 +71,7 @@ def near_pairs(data: Columns, threshold: float, same_class: bool) -> tuple[Rows,
 
     Crowds and ignored ones, boxes without area and unknown classes are left out. A sweep along x: IoU >= t bounds the distance
     of the left edges by (1 - t) / t widths, so only neighbours in that window are compared, one step further in each pass.
+    Two rotated boxes must overlap so themselves: the upright hulls of slanted neighbours nearly coincide.
     """
     width_A, height_A = (data.boxes_A4[:, 2:] - data.boxes_A4[:, :2]).T
     sound = np.isfinite(data.boxes_A4).all(axis=1) & (width_A > 0) & (height_A > 0)
@@ -79,7 +81,7 @@ def near_pairs(data: Columns, threshold: float, same_class: bool) -> tuple[Rows,
         group = group * (data.label_A.max(initial=0) + 1) + data.label_A[rows]
     order = np.lexsort((rows, data.boxes_A4[rows, 0], group))
     rows, group = rows[order], group[order]
-    boxes_R4, label_R = data.boxes_A4[rows], data.label_A[rows]
+    boxes_R4, label_R, turned_R = data.boxes_A4[rows], data.label_A[rows], np.isfinite(data.rotated_A5[rows]).all(axis=1)
     window_R = boxes_R4[:, 0] + (boxes_R4[:, 2] - boxes_R4[:, 0]) * ((1 - threshold) / threshold + 1e-9)
 
     firsts, seconds, ious = [], [], []
@@ -89,6 +91,9 @@ def near_pairs(data: Columns, threshold: float, same_class: bool) -> tuple[Rows,
         near = (group[active] == group[ahead]) & (boxes_R4[ahead, 0] <= window_R[active])
         active, ahead = active[near], ahead[near]
         iou = _iou(boxes_R4[active], boxes_R4[ahead])
+        for pair in np.flatnonzero((iou >= threshold) & turned_R[active] & turned_R[ahead]).tolist():
+            one_5, other_5 = data.rotated_A5[rows[active[pair]]], data.rotated_A5[rows[ahead[pair]]]
+            iou[pair] = rotated_iou(one_5, other_5[None])[0]
         hit = (iou >= threshold) & ((label_R[active] == label_R[ahead]) == same_class)
         firsts.append(np.minimum(rows[active[hit]], rows[ahead[hit]]))
         seconds.append(np.maximum(rows[active[hit]], rows[ahead[hit]]))

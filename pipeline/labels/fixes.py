@@ -100,7 +100,11 @@ class _Draft:
         masks_A[list(annotations.rle)] += 1
         unmasked = clipped[masks_A[clipped] == 0]  # the area of a mask is the mask's, whatever its box
         area_A[unmasked] = (boxes_A4[unmasked, 2:] - boxes_A4[unmasked, :2]).prod(axis=1)
-        changed = replace(annotations, boxes_A4=boxes_A4, area_A=area_A).take(np.flatnonzero(self.keep_A[own_A]))
+        dense = annotations.dense
+        if dense is not None:  # its points and masks lie in the box's frame
+            dense = dense.reframed(annotations.boxes_A4, boxes_A4, split.name)
+        mended = replace(annotations, boxes_A4=boxes_A4, area_A=area_A, dense=dense)
+        changed = mended.take(np.flatnonzero(self.keep_A[own_A]))
         whole = replace(split, images=images, annotations=changed)
         return whole.take_images(np.flatnonzero(self.keep_I[own_I]))
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from pipeline.data.dataset import Split, open_dataset
+from pipeline.data.needs import require_labels
 from pipeline.detector.weights import load_detector
 from pipeline.evaluation import curves
 from pipeline.evaluation.coco import CocoMetrics
@@ -30,6 +31,7 @@ def run(cfg: EvaluateStage) -> None:
     detector = load_detector(cfg.layout.detector, cfg.trusted)
     dataset = open_dataset(cfg.layout.validated)
     split = dataset.split(cfg.evaluate.split)
+    require_labels(dataset, cfg.evaluate.split, detector.cfg.tasks, cfg.layout.validated)
     require_classes(detector, dataset, cfg.layout.validated)
 
     backend = TorchBackend(detector.model.to(device), device.type)

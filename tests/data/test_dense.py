@@ -291,3 +291,28 @@ def test_what_is_missing_is_said(ready: Dataset, root: Path, tmp_path: Path) -> 
     stripped = replace(ready, splits={"train": replace(split, annotations=replace(split.annotations, dense=bare))})
     with pytest.raises(DataError, match="annotation 1 of the split train has points of a dense pose but no dp_masks"):
         require_labels(stripped, "train", TASKS, tmp_path)
+
+
+def test_labels_keep_their_places_when_boxes_change(ready: Dataset) -> None:
+    """What clipping a box does to its labels: the points inside are where they were, the masks show the same pixels."""
+    pool = ready.split("train").annotations.dense
+    old = ready.split("train").annotations.boxes_A4
+    new = old.copy()
+    cut = np.flatnonzero(pool.has())[::2]
+    new[cut, 0] += (old[cut, 2] - old[cut, 0]) * 0.25
+    again = pool.reframed(old, new, "x")
+    before, after = DenseTruths.read(pool, old, "x"), DenseTruths.read(again, new, "x")
+    for row in np.flatnonzero(pool.has()).tolist():
+        was, now = (slice(truths.starts[row], truths.starts[row + 1]) for truths in (before, after))
+        inside = (before.points_P2[was] >= new[row, :2]).all(axis=1) | (row not in cut)
+        np.testing.assert_allclose(after.points_P2[now], before.points_P2[was][inside], atol=1e-2)
+        assert np.array_equal(after.parts_P[now], before.parts_P[was][inside])
+        assert np.array_equal(after.uv_P2[now], before.uv_P2[was][inside])
+        if row not in cut:
+            assert again.record(row).keys() == pool.record(row).keys() and np.array_equal(
+                after.coarse_G[row], before.coarse_G[row]
+            )
+            continue
+        columns = ((0.25 + 0.75 * (np.arange(FRAME) + 0.5) / FRAME) * FRAME).astype(int)
+        assert (after.coarse_G[row] == before.coarse_G[row][:, columns]).mean() > 0.99
+    assert not np.array_equal(again.points_P2, pool.points_P2)

@@ -59,6 +59,19 @@ def test_a_wrong_file_is_named(tmp_path: Path, change: dict[str, np.ndarray], wo
         read_proposals(tmp_path / "x.npz", np.array([7, 3, 5]))
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"text"])
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(DataError, match="holds no proposals"):
+        read_proposals(tmp_path / "x.npz", np.array([7]))
+
+
+def test_boxes_of_corner_and_sides_are_noticed(tmp_path: Path) -> None:
+    write_proposals(tmp_path / "x.npz", ProposalPool.joined([(np.float32([[50, 60, 20, 30]]), np.float32([1]))]), np.array([7]))
+    with pytest.raises(DataError, match="ends before it begins"):
+        read_proposals(tmp_path / "x.npz", np.array([7]))
+
+
 def test_shapes_bring_proposals_through_the_dataset_on_disk(tmp_path: Path) -> None:
     sides = {"size": 64, "objects": (1, 3), "diameter": (0.2, 0.5), "hidden": 0.3, "grounds": (1, 1), "dense_points": 0}
     cfg = ShapesDataset(kind="shapes", source="", watched="", licence="x", train=4, val=2, **sides)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -14,7 +15,7 @@ from pipeline.data.dense import DensePool, Mirror, Surface
 from pipeline.detector.postprocess import surface_coordinates
 from pipeline.errors import UserError
 from pipeline.evaluation.dense_pictures import dot_points, tint_parts
-from pipeline.evaluation.densepose import measure_dense_poses, similarity
+from pipeline.evaluation.densepose import _overlap, measure_dense_poses, similarity
 from pipeline.evaluation.found import Predictions, found_in
 from pipeline.evaluation.tasks import MEASURES
 from pipeline.evaluation.truth import Truth
@@ -128,14 +129,24 @@ class ByGps(COCOeval):  # type: ignore[misc]
             for g, label in enumerate(labels):
                 row = label["id"] - 1
                 if label["iscrowd"]:
-                    one, two = self.found.boxes_D4[result], self.truth.boxes_A4[row]
-                    inter = np.prod(np.clip(np.minimum(one[2:], two[2:]) - np.maximum(one[:2], two[:2]), 0, None))
-                    areas = np.prod(one[2:] - one[:2]) + np.prod(two[2:] - two[:2])
-                    alike[d, g] = inter / (areas - inter) >= 0.5
+                    one, two = (sides(boxes) for boxes in (self.found.boxes_D4[result], self.truth.boxes_A4[row]))
+                    alike[d, g] = coco_mask.iou(one, two, [int(self.truth.crowd_A[row])])[0, 0] >= 0.5
                 else:
                     assert self.truth.dense_A is not None and self.found.dense_D is not None
                     alike[d, g] = similarity(self.found.dense_D[result], self.truth.dense_A, row, self.truth.boxes_A4[row])
         return alike if alike.size else []
+
+
+def sides(box_4: np.ndarray) -> np.ndarray:
+    """[[x, y, w, h]]"""
+    return np.concatenate([box_4[:2], box_4[2:] - box_4[:2]])[None].astype(np.float64)
+
+
+def test_a_detection_inside_a_crowd_is_excused_however_large_the_crowd() -> None:
+    found, crowd = np.array([[50.0, 50, 70, 70]]), np.array([[0.0, 0, 200, 200]])
+    for is_crowd in (True, False):
+        ours = _overlap(found, crowd, np.array([is_crowd]))
+        assert ours[0, 0] == coco_mask.iou(sides(found[0]), sides(crowd[0]), [int(is_crowd)])[0, 0] == (1.0 if is_crowd else 0.01)
 
 
 def by_pycocotools(truth: Truth, found: Predictions) -> dict[str, float]:

@@ -93,6 +93,7 @@ class Planted:
             rle={},
             keypoints_AK3=None,
             extra={row: r["extra"] for row, r in enumerate(rows) if "extra" in r},
+            rotated_A5=np.array([r.get("rotated", [np.nan] * 5) for r in rows], np.float64).reshape(-1, 5),
         )
 
 

@@ -133,3 +133,12 @@ def test_missing_pictures_are_not_each_others_twins(planted: Planted) -> None:
     planted.picture("train", "x.png").unlink()
     planted.picture("val", "y.png").unlink()
     assert not planted.found("image-in-two-splits")
+
+
+def test_slanted_neighbours_are_no_duplicates(planted: Planted) -> None:
+    """Upright hulls of rotated boxes nearly coincide where the boxes do not touch."""
+    hull = (0.0, 0.0, 40.0, 40.0)
+    for angle in (45.0, -45.0, -45.5):
+        planted.box("train", "b.png", hull, 7, rotated=[20.0, 20.0, 50.0, 4.0, angle])
+    (found,) = planted.found("box-near-duplicate")
+    assert found.annotation == planted.annotations["train"][-1]["id"] and "IoU" in found.reason

@@ -342,6 +342,3 @@ def _whole(value: object, where: str, limit: int) -> int:
 def _kind(value: object) -> str:
     names = {dict: "an object", list: "a list", str: "a text", bool: "true/false", int: "a number", float: "a number"}
     return "missing" if value is None else names.get(type(value), type(value).__name__) + f" ({str(value)[:40]!r})"
-
-
-# -- writing --
