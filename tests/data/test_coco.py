@@ -169,6 +169,15 @@ def test_ingesting_our_own_dataset_keeps_labels_and_first_source_ids(shared, ing
         assert one == two
 
 
+def test_segments_of_maps_are_no_label_file(ingest: Ingest, tmp_path):
+    """COCO's panoptic files have the three lists too; so has what ingest writes of a dataset with maps."""
+    pictures(tmp_path / "set", "a.png", "b.png")
+    for split, name in (("train", "a.png"), ("val", "b.png")):
+        coco(tmp_path / f"set/{split}.json", name)
+        coco(tmp_path / f"set/panoptic_{split}.json", name)
+    assert found(ingest("coco", tmp_path / "set")) == {"train": {"a.png": 0}, "val": {"b.png": 0}}
+
+
 @pytest.mark.parametrize(
     ("files", "pattern", "wrong"),
     [

@@ -25,6 +25,8 @@ STEPS = {"keypoint_rcnn_tiny": LEARNT, "densepose_rcnn_tiny": LEARNT, "panoptic_
 """Steps of training, where 60 leave a figure at 0: then every loss of it would be 0 too."""
 COVERED = ("faster_rcnn_tiny", "mask_rcnn_tiny", "panoptic_fpn_tiny", "semantic_fpn_tiny")
 """tests/stages runs these through the line anyway."""
+SLOW = ("densepose_rcnn_tiny", "mask_rcnn_c4_tiny", "tensormask_tiny")
+"""Minutes each: by hand, like those that are covered."""
 FLOORS: dict[str, dict[Task, float]] = {
     "cascade_mask_rcnn_tiny": {"bbox": 0.08, "segm": 0.08},
     "densepose_rcnn_tiny": {"bbox": 0.03, "densepose": 0.0009},
@@ -54,7 +56,9 @@ def data(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     return layout
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.nightly if name in COVERED else ()) for name in NAMES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.nightly if name in COVERED + SLOW else ()) for name in NAMES]
+)
 def test_the_line_runs(name: str, data: Layout, root: Path, tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     (tmp_path / "data").symlink_to(data.root / "data")

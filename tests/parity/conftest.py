@@ -28,13 +28,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """PointRend's export takes longer than all others together: its maps are 224 cells a side."""
+    """The exports that take longest are nightly: PointRend's maps are 224 cells a side, a cascade has three heads."""
     folder = config.getoption("kit", default=DEFAULT_KIT)
     for item in items:
         given = getattr(getattr(item, "callspec", None), "params", {})
         if item.path.name == "test_exports.py" and given.get("architecture"):
             options = Kit(folder, given["architecture"]).manifest["config"]
-            if options.get("MODEL.ROI_MASK_HEAD.NAME") == "PointRendMaskHead":
+            cascade = options.get("MODEL.ROI_HEADS.NAME") == "CascadeROIHeads"
+            if cascade or options.get("MODEL.ROI_MASK_HEAD.NAME") == "PointRendMaskHead":
                 item.add_marker(pytest.mark.nightly)
 
 

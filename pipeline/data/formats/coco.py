@@ -57,6 +57,9 @@ def choose_label_files(files: SourceFiles, pattern: str | None) -> dict[str, Pur
         raise DataError(files.folder, f"has no label file {pattern or '*.json'}", todo)
     if len(found) > 1:
         found = [path for path in found if _can_be_coco(files.folder / path)] or found
+        found = [
+            path for path in found if not path.name.startswith("panoptic")
+        ] or found  # segments of maps, not labels of objects
     if any(path.name.startswith("instances") for path in found):
         found = [path for path in found if path.name.startswith("instances")]
     by_split: dict[str, list[PurePosixPath]] = {}
