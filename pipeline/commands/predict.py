@@ -24,6 +24,8 @@ def run(arguments: list[str]) -> None:
     from pipeline.predict.session import Detector, Found
 
     detector = Detector.open(options.model, "int8" if options.int8 else "onnx")
+    if any(name.startswith("dense") for name in detector.backend.outputs):
+        print("predict: boxes alone; the file's dense poses are drawn by evaluate's report, not by this command", file=sys.stderr)
     results: list[dict[str, Any]] = []
     failed: list[str] = []
     names = _output_names(options.pictures)

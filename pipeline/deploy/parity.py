@@ -59,6 +59,10 @@ class Parity:
         }
         return figures | losses
 
+    def proves_nothing(self) -> bool:
+        """Whether the deciding figure of the detector as trained is 0: no file can lose from that."""
+        return self.metrics[REFERENCE].value == 0
+
     def require(self, gate: Gate) -> None:
         """GateError when nothing could be measured, or the float file differs or the INT8 file loses more than the gate allows.
 

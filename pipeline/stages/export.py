@@ -62,6 +62,10 @@ def run(cfg: ExportStage) -> None:
         write_page(cfg, split, truth, found, parities)
         for parity in parities:
             parity.require(cfg.export.gate)
+            if parity.proves_nothing():
+                print(
+                    f"export: {TITLE[parity.task]} are not found at all by the detector as trained: its files' gate proves nothing"
+                )
         latencies = {file: latency(backends[name], split, detector) for name, file in FILES.items()}
     figures = {name: value for parity in parities for name, value in parity.figures().items()}
     write_json(cfg.layout.reports("export") / "metrics.json", figures)

@@ -84,3 +84,9 @@ def test_masks_are_held_to_the_same_limits_under_their_own_names() -> None:
         masks.require(GATE)
     assert masks.figures()["export/int8/segm/AP_loss"] == pytest.approx(0.03)
     assert not masks.figures().keys() & parity(0.5, 0.5, 0.47).figures().keys()
+
+
+def test_a_figure_of_zero_proves_nothing() -> None:
+    """No file loses from 0: the stage says so."""
+    assert parity(0.0, 0.0, 0.0).proves_nothing()
+    assert not parity(0.001, 0.0, 0.0).proves_nothing()
