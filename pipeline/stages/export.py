@@ -64,7 +64,8 @@ def run(cfg: ExportStage) -> None:
             parity.require(cfg.export.gate)
             if parity.proves_nothing():
                 print(
-                    f"export: {TITLE[parity.task]} are not found at all by the detector as trained: its files' gate proves nothing"
+                    f"export: {TITLE[parity.task]} are not found at all by the detector as trained: "
+                    "its files' gate proves nothing"
                 )
         latencies = {file: latency(backends[name], split, detector) for name, file in FILES.items()}
     figures = {name: value for parity in parities for name, value in parity.figures().items()}
