@@ -27,6 +27,8 @@ COVERED = ("faster_rcnn_tiny", "mask_rcnn_tiny", "panoptic_fpn_tiny", "semantic_
 """tests/stages runs these through the line anyway."""
 SLOW = ("densepose_rcnn_tiny", "mask_rcnn_c4_tiny", "tensormask_tiny")
 """Minutes each: by hand, like those that are covered."""
+ALIKE = ("mask_rcnn_dconv_tiny", "point_rend_tiny", "rotated_rpn_tiny")
+"""Their way through the line is that of one that runs, and tests/detector exports them: by hand too."""
 FLOORS: dict[str, dict[Task, float]] = {
     "cascade_mask_rcnn_tiny": {"bbox": 0.08, "segm": 0.08},
     "densepose_rcnn_tiny": {"bbox": 0.03, "densepose": 0.0009},
@@ -57,7 +59,7 @@ def data(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.nightly if name in COVERED + SLOW else ()) for name in NAMES]
+    "name", [pytest.param(name, marks=pytest.mark.nightly if name in COVERED + SLOW + ALIKE else ()) for name in NAMES]
 )
 def test_the_line_runs(name: str, data: Layout, root: Path, tmp_path: Path) -> None:
     layout = Layout(tmp_path)
