@@ -23,7 +23,7 @@ serve: $(INSTALLED)
 	@exec $(BIN)/python -m infra.local
 
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not parity and not nightly and not faults and not gpu and not services and not line"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not parity and not nightly and not faults and not gpu and not services and not line and not kernels"
 
 check: $(INSTALLED)
 	@$(BIN)/ruff check .
