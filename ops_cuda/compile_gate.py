@@ -51,6 +51,7 @@ def narrow_addresses(ptx: str) -> int:
     """
     narrow, addresses = set[str](), list[str]()
     flows: list[tuple[str, list[str]]] = []
+    quotients = set[tuple[str, ...]]()  # times their divisor they are no larger than what was divided
     for line in ptx.splitlines():
         op, _, operands = re.sub(r"^@!?%p\d+\s+", "", line.strip()).partition(" ")
         if re.match(r"(ld|st|atom|red)\.(\w+\.)*global", op):
@@ -59,7 +60,9 @@ def narrow_addresses(ptx: str) -> int:
             registers = re.findall(r"%rd?\d+", operands)
             if registers:
                 flows.append((registers[0], registers[1:]))
-            if re.match(r"(mul\.lo|mad\.lo|shl)\.[sub]32", op):
+            if op == "div.u32":
+                quotients.add((registers[0], registers[2]))
+            elif re.match(r"(mul\.lo|mad\.lo|shl)\.[sub]32", op) and tuple(registers[1:]) not in quotients:
                 narrow.add(registers[0])
     grown = True
     while grown:

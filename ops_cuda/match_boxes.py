@@ -6,7 +6,7 @@ truth that overlaps nothing (best IoU 0) makes every zero-IoU box positive, as i
 nothing.
 Limits: IoU in float32; boxes (x1, y1, x2, y2) with x2 >= x1. Memory is O(boxes + truths): no matrix.
 Source: Ren et al. 2015 (Faster R-CNN), section 3.1.2. No gradient.
-CUDA: until the kernel exists, tensors go through the host (a synchronisation).
+CUDA: two kernels (one without `low_quality`), equal to the CPU bit for bit; up to 4 thresholds.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._registration import LIBRARY
+from ops_cuda._registration import LIBRARY, on_cuda
 
 
 def match_boxes(
@@ -118,13 +118,6 @@ def _match_boxes_cpu(
     return match, label
 
 
-def _match_boxes_cuda(
-    boxes: Tensor, truths: Tensor, valid: Tensor, thresholds: list[float], labels: list[int], low_quality: bool
-) -> tuple[Tensor, Tensor]:
-    match, label = _match_boxes_cpu(boxes.cpu(), truths.cpu(), valid.cpu(), thresholds, labels, low_quality)
-    return match.to(boxes.device), label.to(boxes.device)
-
-
 # -- registration --
 
 
@@ -140,5 +133,5 @@ LIBRARY.define(
     "-> (Tensor match, Tensor label)"
 )
 LIBRARY.impl("match_boxes", _match_boxes_cpu, "CPU")
-LIBRARY.impl("match_boxes", _match_boxes_cuda, "CUDA")
+on_cuda("match_boxes", "match_boxes", "match_boxes")
 torch.library.register_fake("detectline::match_boxes", _match_boxes_fake, lib=LIBRARY)
