@@ -4,7 +4,7 @@ What: as `nms`, with the IoU of turned rectangles: greedy within each (row of th
 kept box of its group exceeds the threshold, equal scores keep the earlier box.
 Limits: IoU in float64; finite boxes and scores in real rows (mark others as padding). Boxes without area suppress nothing.
 Source: Ma et al. 2018 (RRPN), section IV-C. No gradient, and no ONNX form: rotated detectors export what comes before it.
-CUDA: until the kernel exists, tensors go through the host (a synchronisation).
+CUDA: the kernel of `nms` with this overlap, computed in float32: an IoU within its rounding of the threshold may decide otherwise.
 """
 
 import numba
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._registration import LIBRARY
+from ops_cuda._registration import LIBRARY, on_cuda
 from ops_cuda.rotated_box_iou import MOST_CORNERS, rotated_iou
 
 
@@ -72,13 +72,6 @@ def _nms_cpu(
     return index, count
 
 
-def _nms_cuda(
-    boxes: Tensor, scores: Tensor, groups: Tensor, group_count: int, threshold: float, limit: int
-) -> tuple[Tensor, Tensor]:
-    index, count = _nms_cpu(boxes.cpu(), scores.cpu(), groups.cpu(), group_count, threshold, limit)
-    return index.to(boxes.device), count.to(boxes.device)
-
-
 def _nms_fake(
     boxes: Tensor, scores: Tensor, groups: Tensor, group_count: int, threshold: float, limit: int
 ) -> tuple[Tensor, Tensor]:
@@ -92,5 +85,5 @@ LIBRARY.define(
     "nms_rotated(Tensor boxes, Tensor scores, Tensor groups, int group_count, float threshold, int limit) -> (Tensor, Tensor)"
 )
 LIBRARY.impl("nms_rotated", _nms_cpu, "CPU")
-LIBRARY.impl("nms_rotated", _nms_cuda, "CUDA")
+on_cuda("nms_rotated", "nms_rotated", "nms_rotated")
 torch.library.register_fake("detectline::nms_rotated", _nms_fake, lib=LIBRARY)

@@ -6,7 +6,7 @@ Boxes without area overlap nothing.
 Limits: boxes in float32 or float64, finite; sides >= 0. Computed in float64 by clipping one rectangle against the other's sides
 in the other's own frame; result in the boxes' type. No gradient.
 Source: Sutherland and Hodgman 1974 (polygon clipping); skew IoU of Ma et al. 2018 (RRPN), section IV-C.
-CUDA: until the kernel exists, tensors go through the host (a synchronisation).
+CUDA: one kernel, computed in float32 (about 1e-5 from the CPU), whatever the boxes' type.
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._registration import LIBRARY
+from ops_cuda._registration import LIBRARY, on_cuda
 
 MOST_CORNERS = 16
 """Room for a clipped rectangle's corners: it has at most 8, and every side may add two while one is worked on."""
@@ -96,10 +96,6 @@ def _iou_cpu(a: Tensor, b: Tensor) -> Tensor:
     return iou
 
 
-def _iou_cuda(a: Tensor, b: Tensor) -> Tensor:
-    return _iou_cpu(a.cpu(), b.cpu()).to(a.device)
-
-
 def _iou_fake(a: Tensor, b: Tensor) -> Tensor:
     return a.new_empty(*torch.broadcast_shapes(a.shape[:1], b.shape[:1]), a.shape[1], b.shape[1])
 
@@ -108,5 +104,5 @@ def _iou_fake(a: Tensor, b: Tensor) -> Tensor:
 
 LIBRARY.define("rotated_box_iou(Tensor a, Tensor b) -> Tensor")
 LIBRARY.impl("rotated_box_iou", _iou_cpu, "CPU")
-LIBRARY.impl("rotated_box_iou", _iou_cuda, "CUDA")
+on_cuda("rotated_box_iou", "rotated_box_iou", "rotated_box_iou")
 torch.library.register_fake("detectline::rotated_box_iou", _iou_fake, lib=LIBRARY)
