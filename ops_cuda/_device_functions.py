@@ -74,7 +74,21 @@ def _to_bfloat16(builder: Any, value: Any) -> Any:
     return builder.trunc(builder.lshr(rounded, ir.Constant(_I32, 16)), ir.IntType(16))
 
 
-product = libdevice.fmul_rn
+@intrinsic
+def product(typingctx: Any, a: Any, b: Any) -> Any:
+    """a * b, rounded, never fused."""
+    name = {types.float32: "llvm.nvvm.mul.rn.f", types.float64: "llvm.nvvm.mul.rn.d"}.get(a)
+    if name is None or a != b:
+        return None
+
+    def lower(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        kind = given[0].type
+        function = builder.module.declare_intrinsic(name, fnty=ir.FunctionType(kind, [kind, kind]))
+        return builder.call(function, given)
+
+    return a(a, b), lower
+
+
 sinpi = libdevice.sinpif
 cospi = libdevice.cospif
 

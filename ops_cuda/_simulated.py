@@ -62,7 +62,7 @@ def store(pointer: SimulatedPointer, index: int, value: Any) -> None:
 
 
 def product(a: Any, b: Any) -> Any:
-    """a * b in float32, rounded: never fused with the addition that follows, so that the result is the CPU's."""
+    """a * b in float32 or float64, rounded: never fused with the addition that follows, so that the result is the CPU's."""
     return a * b
 
 

@@ -4,7 +4,7 @@ What: as `nms`, with the IoU of turned rectangles: greedy within each (row of th
 kept box of its group exceeds the threshold, equal scores keep the earlier box.
 Limits: IoU in float64; finite boxes and scores in real rows (mark others as padding). Boxes without area suppress nothing.
 Source: Ma et al. 2018 (RRPN), section IV-C. No gradient, and no ONNX form: rotated detectors export what comes before it.
-CUDA: the kernel of `nms` with this overlap, computed in float32: an IoU within its rounding of the threshold may decide otherwise.
+CUDA: the kernel of `nms` with this overlap in float32: an IoU within its rounding of the threshold may decide otherwise.
 """
 
 import numba

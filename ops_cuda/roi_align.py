@@ -6,8 +6,7 @@ ceil(box side / size) samples a side. A box on level -1 (padding) costs nothing 
 Limits: float32 and float64 features. The CPU twin adds a cell's samples by row and column, not one by one as torchvision's: equal
 up to rounding, in a fraction of the time. Its sums do not depend on the number of threads.
 Source: He et al. 2017 (Mask R-CNN); level choice by Lin et al. 2017 (FPN), equation 1.
-CUDA: torchvision's kernel once per level over all boxes, other levels' boxes made empty; no synchronisation. One launch for all
-levels comes with this op's own kernel.
+CUDA: one launch for all levels (up to 6) each way; half types too, computed in float32; gradients are added atomically.
 """
 
 import itertools
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._registration import LIBRARY
+from ops_cuda._registration import LIBRARY, on_cuda
 
 
 def pyramid_level(boxes_M4: Tensor, levels: int, lowest: int, canonical_size: float, canonical_level: int) -> Tensor:
@@ -236,60 +235,6 @@ def _backward_cpu(
     return gradients
 
 
-def _rois(boxes: Tensor, image: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.cat([image.unsqueeze(1).to(dtype), boxes.to(dtype)], dim=1)
-
-
-# -- CUDA: the same operator without asking which rows belong to a level --
-
-
-def _forward_cuda(
-    features: list[Tensor],
-    boxes: Tensor,
-    image: Tensor,
-    level: Tensor,
-    scales: list[float],
-    height: int,
-    width: int,
-    ratio: int,
-    aligned: bool,
-) -> Tensor:
-    from torchvision.ops import roi_align as align
-
-    rois = _rois(boxes, image.clamp(min=0), features[0].dtype)
-    regions = features[0].new_zeros(len(boxes), features[0].shape[1], height, width)
-    for number, (feature, scale) in enumerate(zip(features, scales, strict=True)):
-        mine = level == number
-        own = align(feature, rois * mine.unsqueeze(1), (height, width), scale, ratio, aligned)
-        regions = torch.where(mine.view(-1, 1, 1, 1), own, regions)
-    return regions
-
-
-def _backward_cuda(
-    upstream: Tensor,
-    features: list[Tensor],
-    boxes: Tensor,
-    image: Tensor,
-    level: Tensor,
-    scales: list[float],
-    ratio: int,
-    aligned: bool,
-) -> list[Tensor]:
-    import torchvision  # noqa: F401  registers the operator below
-
-    rois, (height, width) = _rois(boxes, image.clamp(min=0), upstream.dtype), upstream.shape[2:]
-    gradients = []
-    for number, (feature, scale) in enumerate(zip(features, scales, strict=True)):
-        mine = level == number
-        own = (upstream * mine.view(-1, 1, 1, 1)).contiguous()
-        gradients.append(
-            torch.ops.torchvision._roi_align_backward(
-                own, rois * mine.unsqueeze(1), scale, height, width, *feature.shape, ratio, aligned
-            )
-        )
-    return gradients
-
-
 # -- registration: schema, fake, autograd, ONNX --
 
 LIBRARY.define(
@@ -302,8 +247,8 @@ LIBRARY.define(
 )
 LIBRARY.impl("roi_align", _forward_cpu, "CPU")
 LIBRARY.impl("roi_align_backward", _backward_cpu, "CPU")
-LIBRARY.impl("roi_align", _forward_cuda, "CUDA")
-LIBRARY.impl("roi_align_backward", _backward_cuda, "CUDA")
+on_cuda("roi_align", "roi_align", "forward")
+on_cuda("roi_align_backward", "roi_align", "backward")
 
 
 def _fake(

@@ -23,7 +23,7 @@ COLUMNS = CHUNK // LANES
 def keep_kernel(name: str, sides: int, room_size: int, exceeds: Callable[..., Any]) -> Kernel:
     """NMS of boxes with `sides` numbers.
 
-    `exceeds(a, i, b, j, limit, room)` says whether the boxes at a[i] and b[j] overlap too much, with `room_size` float32 to work in.
+    `exceeds(a, i, b, j, limit, room)` says whether boxes a[i] and b[j] overlap too much, with `room_size` float32 to work in.
     """
     chunk_sides = CHUNK * sides
 
@@ -145,8 +145,8 @@ def greedy(
     given = (boxes, order, rank, starts, kept, flags, rows, group_count, limit, float32_below(threshold))
     keep.launch(torch.float32, boxes.device, images * group_count, CHUNK * LANES, *given)
     place = flags.cumsum(1, dtype=torch.int64)
-    given = (flags, place, order, index, rows, limit, images * rows)
-    nms_gather.launch(torch.float32, boxes.device, blocks_for(images * rows), THREADS, *given)
+    gathered = (flags, place, order, index, rows, limit, images * rows)
+    nms_gather.launch(torch.float32, boxes.device, blocks_for(images * rows), THREADS, *gathered)
     return index, place[:, -1].clamp(max=limit)
 
 

@@ -1,4 +1,4 @@
-"""The rotated kernels compute in float32: their overlap is near the twin's, and NMS agrees where no overlap is near the threshold."""
+"""The rotated kernels, in float32: overlaps near the twin's, and the same NMS where none is near the threshold."""
 
 import pytest
 import torch
