@@ -39,7 +39,10 @@ KERNELS: "list[Kernel]" = []
 
 
 class Kernel:
-    """One kernel with a body per dtype; `threads` is the most a block has, `exempt` says why a rule of the gate does not hold."""
+    """One kernel with a body per dtype; `threads` is the most a block has.
+
+    `exempt` names rules of the compile gate that do not hold, with the reason: `"f64"`, or `"float64 narrow"` for one dtype only.
+    """
 
     def __init__(
         self,

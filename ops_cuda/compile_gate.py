@@ -1,4 +1,4 @@
-"""Compile every kernel for every architecture and judge it, on any machine: `python -m ops_cuda.compile_gate`.
+"""Compile every kernel for every architecture and judge it, on any machine: `python -m ops_cuda.compile_gate [part of a name]`.
 
 One row per kernel, dtype and architecture: registers, shared memory, stack, spills and float64 instructions. A row fails when
 it spills, when a float32 kernel computes in float64 (a silent promotion, many times slower), or when a product of 32 bits
@@ -47,7 +47,8 @@ def _first(pattern: str, text: str) -> int:
 def narrow_addresses(ptx: str) -> int:
     """Global loads, stores and atomics whose address depends on a product or shift of 32 bits that is then widened.
 
-    Registers are followed forwards from such products, through everything but memory; an exact 32 x 32 -> 64 product is none.
+    Registers are followed forwards from such products, through everything but memory and floating point, whose results are data.
+    An exact 32 x 32 -> 64 product is none of them.
     """
     narrow, addresses = set[str](), list[str]()
     flows: list[tuple[str, list[str]]] = []
@@ -57,13 +58,13 @@ def narrow_addresses(ptx: str) -> int:
         if re.match(r"(ld|st|atom|red)\.(\w+\.)*global", op):
             addresses += re.findall(r"\[(%rd\d+)", operands)
         elif not op.startswith(("ld.", "st.", "atom.", "red.", "setp", "bra")):
-            registers = re.findall(r"%rd?\d+", operands)
-            if registers:
-                flows.append((registers[0], registers[1:]))
+            given = [operand.strip() for operand in operands.rstrip(";").split(",")]
+            if not re.search(r"\.f(16|32|64)", op) and given[0].startswith("%r"):
+                flows.append((given[0], re.findall(r"%rd?\d+", ",".join(given[1:]))))
             if op == "div.u32":
-                quotients.add((registers[0], registers[2]))
-            elif re.match(r"(mul\.lo|mad\.lo|shl)\.[sub]32", op) and tuple(registers[1:]) not in quotients:
-                narrow.add(registers[0])
+                quotients.add((given[0], given[2]))
+            elif re.match(r"(mul\.lo|mad\.lo|shl)\.[sub]32", op) and tuple(given[1:]) not in quotients:
+                narrow.add(given[0])
     grown = True
     while grown:
         before = len(narrow)
@@ -102,7 +103,11 @@ def _rows(number: int) -> list[Row]:
     kernel = KERNELS[number]
     rows = []
     for dtype in kernel.bodies:
-        exempt = dict(kernel.exempt, **({"f64": "the float64 form"} if dtype is torch.float64 else {}))
+        exempt = {"f64": "the float64 form"} if dtype is torch.float64 else {}
+        for rule, reason in kernel.exempt.items():
+            *only, name = rule.split()
+            if only in ([], [str(dtype).removeprefix("torch.")]):
+                exempt[name] = reason
         for capability in CAPABILITIES:
             rows.append(judge(kernel.name, dtype, capability, compile_kernel(kernel, dtype, capability), exempt))
     return rows
@@ -114,12 +119,12 @@ def load_kernels() -> None:
         importlib.import_module(module.name)
 
 
-def rows(processes: int) -> Iterator[Row]:
-    """Every kernel's rows, compiled by so many processes."""
+def rows(processes: int, part: str = "") -> Iterator[Row]:
+    """The rows of every kernel with `part` in its name, compiled by so many processes."""
     from ops_cuda._numba import KERNELS
 
     load_kernels()
-    numbers = range(len(KERNELS))
+    numbers = [number for number, kernel in enumerate(KERNELS) if part in kernel.name]
     if processes == 1:
         for number in numbers:
             yield from _rows(number)
@@ -144,8 +149,8 @@ def table(found: list[Row]) -> str:
 
 
 def main() -> int:
-    """Print the table; 1 when a row fails."""
-    found = list(rows(processes=2))
+    """Print the table, of kernels named like the argument if there is one; 1 when a row fails."""
+    found = list(rows(processes=2, part="".join(sys.argv[1:2])))
     print(table(found))
     faults = sum(bool(row.faults) for row in found)
     print(f"{len(found)} rows, {faults} with faults")
