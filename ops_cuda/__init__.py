@@ -26,7 +26,7 @@ from ops_cuda.roi_pool import onnx_translation as _roi_pool_translation
 from ops_cuda.roi_pool import roi_pool
 from ops_cuda.rotated_box_iou import rotated_box_iou
 from ops_cuda.sample_bitmaps import sample_bitmaps
-from ops_cuda.sigmoid_focal_loss import sigmoid_focal_loss
+from ops_cuda.sigmoid_focal_loss import class_focal_loss, sigmoid_focal_loss
 from ops_cuda.swap_align2nat import swap_align2nat
 from ops_cuda.true_rows import onnx_translation as _true_rows_translation
 from ops_cuda.true_rows import true_rows
@@ -34,6 +34,7 @@ from ops_cuda.true_rows import true_rows
 __all__ = [
     "aligned_box_iou",
     "box_iou",
+    "class_focal_loss",
     "crop_bitmaps",
     "decode_keypoints",
     "deform_conv2d",

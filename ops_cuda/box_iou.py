@@ -4,17 +4,18 @@ What: pairwise [M, K] or aligned [M] overlap. `iou` and `ioa` (intersection over
 `diou` and `ciou` lie in [-1, 1] and carry gradients, with 1e-7 against division by zero.
 Limits: float32 or float64; x2 >= x1. The pairwise form materialises the matrix: matching of many anchors is `match_boxes`.
 Source: Rezatofighi et al. 2019 (GIoU), Zheng et al. 2020 (DIoU, CIoU).
-CUDA: the same tensor expression runs on the device, without synchronisation.
+CUDA: the pairwise form is one kernel for float32 and half types (computed in float32); its gradient, the aligned form and float64
+are the same tensor expression as on the CPU, without synchronisation.
 """
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ops_cuda._registration import LIBRARY
+from ops_cuda._registration import LIBRARY, on_cuda
 
 Overlap = Literal["iou", "ioa", "giou", "diou", "ciou"]
 EPSILON = 1e-7
@@ -22,6 +23,11 @@ EPSILON = 1e-7
 
 def box_iou(a_M4: Tensor, b_K4: Tensor, kind: Overlap = "iou") -> Tensor:
     """Overlap [..., M, K] of every box of a [..., M, 4] with every box of b [..., K, 4]; leading axes broadcast."""
+    if a_M4.is_cuda and a_M4.dtype == b_K4.dtype != torch.float64:
+        outer = torch.broadcast_shapes(a_M4.shape[:-2], b_K4.shape[:-2])
+        a_NM4, b_NK4 = (_one_batch_axis(boxes, outer) for boxes in (a_M4, b_K4))
+        pairs: Tensor = torch.ops.detectline.box_iou_pairs(a_NM4, b_NK4, kind)
+        return pairs.view(*outer, a_M4.shape[-2], b_K4.shape[-2])
     return aligned_box_iou(a_M4.unsqueeze(-2), b_K4.unsqueeze(-3), kind)
 
 
@@ -29,6 +35,13 @@ def aligned_box_iou(a_M4: Tensor, b_M4: Tensor, kind: Overlap = "iou") -> Tensor
     """Overlap [..., M] of box m of a with box m of b, both [..., M, 4]."""
     overlap: Tensor = torch.ops.detectline.box_iou(a_M4, b_M4, kind)
     return overlap
+
+
+def _one_batch_axis(boxes: Tensor, outer: torch.Size) -> Tensor:
+    """Boxes [..., M, 4] as [N, M, 4], or as [1, M, 4] where they have no batch of their own."""
+    if boxes.shape[:-2].numel() == 1:
+        return boxes.reshape(1, boxes.shape[-2], 4)
+    return boxes.expand(*outer, -1, -1).flatten(0, -3)
 
 
 # -- CPU twin --
@@ -92,3 +105,47 @@ _KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"iou": _iou, "ioa": _io
 
 LIBRARY.define("box_iou(Tensor a, Tensor b, str kind) -> Tensor")
 LIBRARY.impl("box_iou", lambda a, b, kind: _KINDS[kind](a, b), "CompositeImplicitAutograd")
+
+
+# -- the pairwise form with a CUDA kernel: its gradient is that of the expression --
+
+
+def _pairs(a: Tensor, b: Tensor, kind: str) -> Tensor:
+    return _KINDS[kind](a.unsqueeze(-2), b.unsqueeze(-3))
+
+
+def _pairs_backward(upstream: Tensor, a: Tensor, b: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        given = (a.detach().requires_grad_(), b.detach().requires_grad_())
+        overlap = _pairs(*given, kind)
+    first, second = torch.autograd.grad(overlap, given, upstream)
+    return first, second
+
+
+LIBRARY.define("box_iou_pairs(Tensor a, Tensor b, str kind) -> Tensor")
+LIBRARY.define("box_iou_pairs_backward(Tensor upstream, Tensor a, Tensor b, str kind) -> (Tensor, Tensor)")
+LIBRARY.impl("box_iou_pairs", _pairs, "CPU")
+LIBRARY.impl("box_iou_pairs_backward", _pairs_backward, "CompositeExplicitAutograd")
+on_cuda("box_iou_pairs", "box_iou", "box_iou")
+
+
+def _pairs_fake(a: Tensor, b: Tensor, kind: str) -> Tensor:
+    return a.new_empty(*torch.broadcast_shapes(a.shape[:1], b.shape[:1]), a.shape[1], b.shape[1])
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    a, b, ctx.kind = inputs
+    ctx.save_for_backward(a, b)
+
+
+def _autograd(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    return (*torch.ops.detectline.box_iou_pairs_backward(upstream, *ctx.saved_tensors, ctx.kind), None)
+
+
+torch.library.register_fake("detectline::box_iou_pairs", _pairs_fake, lib=LIBRARY)
+torch.library.register_fake(
+    "detectline::box_iou_pairs_backward",
+    lambda upstream, a, b, kind: (torch.empty_like(a), torch.empty_like(b)),
+    lib=LIBRARY,
+)
+torch.library.register_autograd("detectline::box_iou_pairs", _autograd, setup_context=_setup, lib=LIBRARY)

@@ -1,6 +1,8 @@
 """Focal loss of independent sigmoids, with its gradient in closed form.
 
 What: alpha_t (1 - p_t)^gamma * -log(p_t) per element, where p_t is the probability of the truth; alpha < 0 means no weighting.
+`class_focal_loss` is its sum where each row has one class at most: on CUDA without the one-hot targets, loss and gradient in one
+pass over the logits.
 Limits: targets are exactly 0 or 1, in the logits' dtype. No gradient to the targets.
 Source: Lin et al. 2017 (RetinaNet), equation 5.
 CUDA: one kernel each way; half types are computed in float32.
@@ -21,6 +23,17 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float, gamma: flo
     return loss
 
 
+def class_focal_loss(logits: Tensor, classes: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Sum over logits [..., C] of rows with classes [...] (int64): 0..C-1, -1 for background, -2 for rows that do not count."""
+    if not logits.is_cuda:  # the plain form, whose gradient's roundings CPU runs have always had
+        loss = sigmoid_focal_loss(logits, _one_hot(logits, classes), alpha, gamma)
+        return loss.masked_fill((classes == -2).unsqueeze(-1), 0).sum()
+    if logits.dtype is torch.float16:  # the gradient is stored before a loss scale could keep it from vanishing
+        logits = logits.float()
+    total: Tensor = torch.ops.detectline.class_focal_loss(logits, classes, alpha, gamma)[0]
+    return total
+
+
 # -- CPU twin: z is the logit of the truth, so that both classes are one formula --
 
 
@@ -39,6 +52,23 @@ def _backward(upstream: Tensor, logits: Tensor, targets: Tensor, alpha: float, g
     wrong, right = torch.sigmoid(-z), torch.sigmoid(z)
     slope = wrong**gamma * (gamma * right * functional.softplus(-z) + wrong)
     return -upstream * sign * _weight(targets, alpha) * slope
+
+
+def _one_hot(logits: Tensor, classes: Tensor) -> Tensor:
+    numbers = torch.arange(logits.shape[-1], device=classes.device)
+    return (classes.unsqueeze(-1) == numbers).to(logits.dtype)
+
+
+def _class_forward(logits: Tensor, classes: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
+    """The sum, in float32 of half types, and its gradient."""
+    targets, counts = _one_hot(logits, classes), (classes != -2).unsqueeze(-1).to(logits.dtype)
+    loss = _forward(logits, targets, alpha, gamma) * counts
+    total = loss.sum(dtype=torch.promote_types(logits.dtype, torch.float32))
+    return total, _backward(counts.expand_as(logits), logits, targets, alpha, gamma)
+
+
+def _class_fake(logits: Tensor, classes: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
+    return logits.new_empty((), dtype=torch.promote_types(logits.dtype, torch.float32)), torch.empty_like(logits)
 
 
 # -- registration: schema, fake (from the composite form), autograd --
@@ -63,3 +93,21 @@ def _autograd(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
 
 
 torch.library.register_autograd("detectline::sigmoid_focal_loss", _autograd, setup_context=_setup, lib=LIBRARY)
+
+LIBRARY.define("class_focal_loss(Tensor logits, Tensor classes, float alpha, float gamma) -> (Tensor total, Tensor slope)")
+LIBRARY.impl("class_focal_loss", _class_forward, "CPU")
+on_cuda("class_focal_loss", "sigmoid_focal_loss", "of_classes")
+torch.library.register_fake("detectline::class_focal_loss", _class_fake, lib=LIBRARY)
+
+
+def _class_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _class_autograd(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    (slope,) = ctx.saved_tensors
+    return (slope * upstream).to(slope.dtype), None, None, None
+
+
+torch.library.register_autograd("detectline::class_focal_loss", _class_autograd, setup_context=_class_setup, lib=LIBRARY)

@@ -12,6 +12,8 @@ from ops_cuda._numba import HALF_TYPES, SIMULATED, THREADS, Kernel, blocks_for, 
 BLOCKS = 3 if SIMULATED else 1024
 """Blocks of the summing kernel, a fixed number: the sum has one order on every device."""
 
+SUM_TYPES = (torch.float32, torch.bfloat16)
+
 
 def _parts_in(real: Any) -> Any:
     @device
@@ -71,7 +73,7 @@ BACKWARD = Kernel(
 )
 
 
-@kernel("T* logits, i64* classes, T* gradient, f32* sums, i64 rows, i64 columns, f32 alpha, f32 gamma", HALF_TYPES)
+@kernel("T* logits, i64* classes, T* gradient, f32* sums, i64 rows, i64 columns, f32 alpha, f32 gamma", SUM_TYPES)
 def focal_of_classes(
     logits: Any, classes: Any, gradient: Any, sums: Any, rows: int, columns: int, alpha: Any, gamma: Any
 ) -> None:

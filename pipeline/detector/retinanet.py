@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ops_cuda import sigmoid_focal_loss
+from ops_cuda import class_focal_loss
 from pipeline.detector.anchors import AnchorGenerator
 from pipeline.detector.box_coding import BoxCoder, clip_boxes
 from pipeline.detector.detector import Detector
@@ -108,10 +108,7 @@ class RetinaNet(Detector):
         match_NA, label_NA = self.matching(anchors_A4.unsqueeze(0), targets)
         positive_NA = label_NA == 1
         class_NA = take_rows(targets.labels_NG, match_NA).masked_fill(~positive_NA, -1)
-        numbers_C = torch.arange(logits_NAC.shape[2], device=class_NA.device)
-        wanted_NAC = (class_NA.unsqueeze(-1) == numbers_C).to(logits_NAC.dtype)
-        loss_NAC = sigmoid_focal_loss(logits_NAC, wanted_NAC, self.alpha, self.gamma)
-        focal = loss_NAC.masked_fill((label_NA == -1).unsqueeze(-1), 0).sum()
+        focal = class_focal_loss(logits_NAC, class_NA.masked_fill(label_NA == -1, -2), self.alpha, self.gamma)
         truths_NA4 = take_rows(targets.boxes_NG4, match_NA)
         box = self.box_loss(self.coder, deltas_NA4, anchors_A4.expand_as(truths_NA4), truths_NA4, positive_NA)
         positives = positive_NA.sum()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ops_cuda import nms, rasterise_polygons, sigmoid_focal_loss, swap_align2nat
+from ops_cuda import class_focal_loss, nms, rasterise_polygons, swap_align2nat
 from pipeline.detector.box_coding import BoxCoder, clip_boxes
 from pipeline.detector.compact import compact, compact_exported
 from pipeline.detector.detector import Detector
@@ -126,8 +126,7 @@ class TensorMask(Detector):
         match_NA, positive_NA = assign(windows_A4, torch.cat([least for _, least in levels]), self.windows.units(levels), targets)
         total = part.divisor(positive_NA.sum())
         class_NA = take_rows(targets.labels_NG, match_NA).masked_fill(~positive_NA, -1)
-        wanted_NAC = (class_NA.unsqueeze(-1) == torch.arange(self.head.classes, device=class_NA.device)).to(logits_NAC.dtype)
-        focal = sigmoid_focal_loss(logits_NAC, wanted_NAC, self.alpha, self.gamma).sum()
+        focal = class_focal_loss(logits_NAC, class_NA, self.alpha, self.gamma)
         truths_NA4 = take_rows(targets.boxes_NG4, match_NA)
         box = self.box_loss(self.coder, deltas_NA4, windows_A4.expand_as(truths_NA4), truths_NA4, positive_NA)
         mask = self._mask_loss(maps, match_NA, positive_NA, targets)

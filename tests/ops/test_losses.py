@@ -33,6 +33,18 @@ def test_generalised_iou_equals_torchvision(kind: str) -> None:
     torch.testing.assert_close(ops_cuda.aligned_box_iou(a, b, kind), expected.diagonal(), atol=1e-5, rtol=1e-5)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kind", ["iou", "ioa", "giou", "diou", "ciou"])
+def test_the_pairwise_op_and_its_gradient_are_the_expressions(kind: str) -> None:
+    a, b = boxes(4, 0, torch.float64).view(2, 2, 4).requires_grad_(), boxes(3, 1, torch.float64).view(1, 3, 4).requires_grad_()
+    found, wanted = torch.ops.detectline.box_iou_pairs(a, b, kind), ops_cuda.box_iou(a, b, kind)  # type: ignore[arg-type]
+    assert torch.equal(found, wanted)
+    upstream = torch.rand(found.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    for slope, target in zip(
+        torch.autograd.grad(found, (a, b), upstream), torch.autograd.grad(wanted, (a, b), upstream), strict=True
+    ):
+        torch.testing.assert_close(slope, target)
+
+
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (-1.0, 1.5), (0.7, 0.0)])
 def test_focal_loss_gradient(alpha: float, gamma: float) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -58,6 +70,27 @@ def test_focal_loss_of_extreme_logits_is_finite() -> None:
     assert torch.isfinite(loss).all() and logits.grad is not None and torch.isfinite(logits.grad).all()
 
 
+def test_class_focal_loss_is_the_sum_over_one_hot_targets() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(3, 8, 5, dtype=torch.float64, generator=generator) * 3).requires_grad_()
+    classes = torch.randint(-2, 5, (3, 8), generator=generator)
+    targets = torch.zeros(3, 8, 6, dtype=torch.float64)
+    targets.scatter_(2, classes.clamp(min=-1).remainder(6).unsqueeze(2), 1)
+    per_element = ops_cuda.sigmoid_focal_loss(logits, targets[..., :5], 0.25, 2.0)
+    wanted = per_element[classes != -2].sum()
+    (slope,) = torch.autograd.grad(wanted, logits)
+    found = ops_cuda.class_focal_loss(logits, classes, 0.25, 2.0)
+    fused, fused_slope = torch.ops.detectline.class_focal_loss(logits, classes, 0.25, 2.0)
+    torch.testing.assert_close(torch.stack([found, fused]), wanted.expand(2))
+    torch.testing.assert_close(torch.autograd.grad(found, logits)[0], slope)
+    torch.testing.assert_close(fused_slope, slope)
+    torch.testing.assert_close(torch.autograd.grad(3 * fused, logits)[0], 3 * slope)
+
+
 def test_opcheck() -> None:
     logits, targets = torch.randn(4, 3, requires_grad=True), torch.zeros(4, 3)
     torch.library.opcheck(torch.ops.detectline.sigmoid_focal_loss.default, (logits, targets, 0.25, 2.0))
+    classes = torch.tensor([0, 2, -1, -2])
+    torch.library.opcheck(torch.ops.detectline.class_focal_loss.default, (logits, classes, 0.25, 2.0))
+    first, second = boxes(4, 0).view(2, 2, 4).requires_grad_(), boxes(3, 1).view(1, 3, 4)
+    torch.library.opcheck(torch.ops.detectline.box_iou_pairs.default, (first, second, "giou"))

@@ -34,3 +34,19 @@ def test_forward_and_backward(dtype: torch.dtype, alpha: float, gamma: float) ->
 
 def test_no_elements() -> None:
     assert run("sigmoid_focal_loss", torch.zeros(0, 4), torch.zeros(0, 4), 0.25, 2.0).shape == (0, 4)
+    empty = run("class_focal_loss", torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64), 0.25, 2.0)
+    assert empty[0] == 0 and empty[1].shape == (2, 0, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("alpha", [0.25, -1.0])
+def test_sum_over_classes(dtype: torch.dtype, alpha: float) -> None:
+    """250 elements: each thread of the simulator's three blocks takes several."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 25, 5, generator=generator).mul(4).to(dtype)
+    classes = torch.randint(-2, 5, (2, 25), generator=generator)
+    total, slope = run("class_focal_loss", logits, classes, alpha, 2.0)
+    assert total.dtype == torch.float32 and slope.dtype == dtype
+    wanted, wanted_slope = expected("class_focal_loss", logits.double(), classes, alpha, 2.0)
+    torch.testing.assert_close(total.double(), wanted, rtol=1e-5, atol=0)
+    torch.testing.assert_close(slope.double(), wanted_slope, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] / 10)
