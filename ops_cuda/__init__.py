@@ -27,11 +27,13 @@ from ops_cuda.roi_pool import roi_pool
 from ops_cuda.rotated_box_iou import rotated_box_iou
 from ops_cuda.sample_bitmaps import sample_bitmaps
 from ops_cuda.sigmoid_focal_loss import class_focal_loss, sigmoid_focal_loss
+from ops_cuda.soft_nms import Decay, soft_nms
 from ops_cuda.swap_align2nat import swap_align2nat
 from ops_cuda.true_rows import onnx_translation as _true_rows_translation
 from ops_cuda.true_rows import true_rows
 
 __all__ = [
+    "Decay",
     "aligned_box_iou",
     "box_iou",
     "class_focal_loss",
@@ -53,6 +55,7 @@ __all__ = [
     "rotated_box_iou",
     "sample_bitmaps",
     "sigmoid_focal_loss",
+    "soft_nms",
     "swap_align2nat",
     "true_rows",
 ]

@@ -138,7 +138,7 @@ def match_boxes(
     if len(thresholds) > MOST_THRESHOLDS:
         raise ValueError(f"match_boxes: {len(thresholds)} thresholds; the CUDA kernel takes up to {MOST_THRESHOLDS}")
     images, truth_count, count = truths.shape[0], truths.shape[1], boxes.shape[1]
-    boxes, truths, valid = boxes.float().contiguous(), truths.float().contiguous(), valid.contiguous()
+    boxes, truths, valid = boxes.float().contiguous(), truths.float().contiguous(), valid.bool().contiguous()
     match = torch.empty(images, count, dtype=torch.int64, device=boxes.device)
     label = torch.empty(images, count, dtype=torch.int8, device=boxes.device)
     best_bits = torch.zeros(images, truth_count, dtype=torch.int32, device=boxes.device)

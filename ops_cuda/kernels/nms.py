@@ -127,6 +127,15 @@ def float32_below(threshold: float) -> float:
     return float(rounded if rounded <= threshold else np.nextafter(rounded, np.float32(-math.inf)))
 
 
+def grouped(scores: Tensor, groups: Tensor, group_count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rows by falling score, padding last; places in that order, groups together; each group's first place; places' groups."""
+    keys = scores.float().masked_fill(groups < 0, -math.inf)
+    order = torch.sort(keys, dim=1, descending=True, stable=True).indices
+    sorted_groups, rank = torch.sort(groups.to(torch.int64).gather(1, order), dim=1, stable=True)
+    numbers = torch.arange(group_count + 1, device=scores.device).expand(len(scores), -1).contiguous()
+    return order, rank, torch.searchsorted(sorted_groups, numbers), sorted_groups
+
+
 def greedy(
     keep: Kernel, boxes: Tensor, scores: Tensor, groups: Tensor, group_count: int, threshold: float, limit: int
 ) -> tuple[Tensor, Tensor]:
@@ -136,11 +145,7 @@ def greedy(
     if images == 0 or rows == 0 or limit == 0:
         return index, torch.zeros(images, dtype=torch.int64, device=boxes.device)
     boxes = boxes.float().contiguous()
-    keys = scores.float().masked_fill(groups < 0, -math.inf)
-    order = torch.sort(keys, dim=1, descending=True, stable=True).indices
-    sorted_groups, rank = torch.sort(groups.gather(1, order), dim=1, stable=True)
-    numbers = torch.arange(group_count + 1, device=boxes.device).expand(images, -1).contiguous()
-    starts = torch.searchsorted(sorted_groups, numbers)
+    order, rank, starts, _ = grouped(scores, groups, group_count)
     kept, flags = torch.empty_like(boxes), torch.zeros(images, rows, dtype=torch.uint8, device=boxes.device)
     given = (boxes, order, rank, starts, kept, flags, rows, group_count, limit, float32_below(threshold))
     keep.launch(torch.float32, boxes.device, images * group_count, CHUNK * LANES, *given)

@@ -239,6 +239,11 @@ def level_arguments(op: str, features: Sequence[Tensor], scales: Sequence[float]
     return [*features, *[features[0]] * missing, *sizes, *[0] * missing, *scales, *[1.0] * missing]
 
 
+def rows_of(image: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+    """Each box's image and level as the kernels read them."""
+    return image.to(torch.int64).contiguous(), level.to(torch.int64).contiguous()
+
+
 def warn_not_deterministic(op: str) -> None:
     """As torch does: an error or a warning where deterministic algorithms were asked for."""
     if torch.are_deterministic_algorithms_enabled():
@@ -265,7 +270,7 @@ def forward(
     regions = levels[0].new_empty(len(boxes), channels, height, width)
     count = len(boxes) * -(-channels // CHANNELS) * height * width
     real = boxes.to(torch.float64 if dtype is torch.float64 else torch.float32).contiguous()
-    rest = (regions, real, image.contiguous(), level.contiguous(), channels, count, height, width, ratio, aligned, last)
+    rest = (regions, real, *rows_of(image, level), channels, count, height, width, ratio, aligned, last)
     given = (*level_arguments("roi_align", levels, scales), *rest)
     roi_align_forward.launch(dtype, regions.device, blocks_for(count), THREADS, *given)
     return regions
@@ -291,8 +296,7 @@ def backward(
     rest = (
         upstream.contiguous(),
         real,
-        image.contiguous(),
-        level.contiguous(),
+        *rows_of(image, level),
         channels,
         count,
         height,

@@ -19,6 +19,7 @@ from ops_cuda.kernels.roi_align import (
     laid_out,
     level_arguments,
     pick,
+    rows_of,
     warn_not_deterministic,
     zero_gradients,
 )
@@ -192,7 +193,7 @@ def forward(
     regions = levels[0].new_empty(len(boxes), channels, height, width)
     count = len(boxes) * -(-channels // CHANNELS) * height * width
     real = boxes.to(torch.float64 if dtype is torch.float64 else torch.float32).contiguous()
-    rest = (regions, real, image.contiguous(), level.contiguous(), channels, count, height, width, ratio, last)
+    rest = (regions, real, *rows_of(image, level), channels, count, height, width, ratio, last)
     given = (*level_arguments("roi_align_rotated", levels, scales), *rest)
     roi_align_rotated_forward.launch(dtype, regions.device, blocks_for(count), THREADS, *given)
     return regions
@@ -208,7 +209,7 @@ def backward(
     gradients, last = zero_gradients(features, accumulated)
     count = len(boxes) * -(-channels // CHANNELS) * height * width
     real, upstream = boxes.to(accumulated).contiguous(), upstream.contiguous()
-    rest = (upstream, real, image.contiguous(), level.contiguous(), channels, count, height, width, ratio, last)
+    rest = (upstream, real, *rows_of(image, level), channels, count, height, width, ratio, last)
     given = (*level_arguments("roi_align_rotated", gradients, scales), *rest)
     roi_align_rotated_backward.launch(dtype, upstream.device, blocks_for(count), THREADS, *given)
     return [gradient.to(dtype) for gradient in gradients]

@@ -118,7 +118,7 @@ def focal_of_classes(
 
 def forward(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
     """Loss per element."""
-    logits, targets = logits.contiguous(), targets.contiguous()
+    logits, targets = logits.contiguous(), targets.to(logits.dtype).expand_as(logits).contiguous()
     loss = torch.empty_like(logits)
     count = logits.numel()
     FORWARD.launch(logits.dtype, logits.device, blocks_for(count), THREADS, logits, targets, loss, count, alpha, gamma)
@@ -127,7 +127,8 @@ def forward(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tens
 
 def backward(upstream: Tensor, logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
     """Gradient of the logits."""
-    upstream, logits, targets = upstream.contiguous(), logits.contiguous(), targets.contiguous()
+    upstream, logits = upstream.to(logits.dtype).contiguous(), logits.contiguous()
+    targets = targets.to(logits.dtype).expand_as(logits).contiguous()
     gradient = torch.empty_like(logits)
     count = logits.numel()
     given = (upstream, logits, targets, gradient, count, alpha, gamma)
@@ -137,7 +138,7 @@ def backward(upstream: Tensor, logits: Tensor, targets: Tensor, alpha: float, ga
 
 def of_classes(logits: Tensor, classes: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
     """Sum (float32) over logits [..., C] and its gradient, of classes [...] (int64)."""
-    logits, classes = logits.contiguous(), classes.contiguous()
+    logits, classes = logits.contiguous(), classes.to(torch.int64).contiguous()
     gradient, sums = torch.empty_like(logits), logits.new_zeros(BLOCKS, dtype=torch.float32)
     rows, columns = classes.numel(), logits.shape[-1]
     given = (logits, classes, gradient, sums, rows, columns, alpha, gamma)

@@ -48,4 +48,5 @@ SAMPLES: dict[str, Callable[[], tuple[Any, ...]]] = {
     "rotated_box_iou": lambda: (_rotated(2, 40), _rotated(1, 30)),
     "sigmoid_focal_loss": lambda: (_uniform(300, 7), _whole(2, 300, 7).float(), 0.25, 2.0),
     "sigmoid_focal_loss_backward": lambda: (_uniform(300, 7), _uniform(300, 7), _whole(2, 300, 7).float(), 0.25, 2.0),
+    "soft_nms": lambda: (_boxes(2, 60), _uniform(2, 60), _whole(3, 2, 60), 3, 1, 0.5, 0.01, 100),
 }
