@@ -25,7 +25,7 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float, gamma: flo
 
 def class_focal_loss(logits: Tensor, classes: Tensor, alpha: float, gamma: float) -> Tensor:
     """Sum over logits [..., C] of rows with classes [...] (int64): 0..C-1, -1 for background, -2 for rows that do not count."""
-    if not logits.is_cuda:  # the plain form, whose gradient's roundings CPU runs have always had
+    if not logits.is_cuda or logits.dtype is torch.float64:  # the plain form, whose gradient's roundings CPU runs have always had
         loss = sigmoid_focal_loss(logits, _one_hot(logits, classes), alpha, gamma)
         return loss.masked_fill((classes == -2).unsqueeze(-1), 0).sum()
     if logits.dtype is torch.float16:  # the gradient is stored before a loss scale could keep it from vanishing

@@ -55,3 +55,10 @@ def test_a_failed_and_a_missing_outcome_show() -> None:
     line = "tests/line/test_architectures.py::test_the_line_runs[rpn_tiny]"
     first = table({kit: "passed", line: "failed"}).splitlines()[2]
     assert first.startswith("| RPN | `rpn_r50_fpn` | **no** | **no** | yes kit `rpn_R50_FPN` | **no** | not run |")
+
+
+@pytest.mark.kernels
+def test_the_table_of_operators_is_what_the_sources_say(readme: str) -> None:
+    from tests import operators
+
+    assert readme == operators.with_table(readme), "run python -m tests.operators"
