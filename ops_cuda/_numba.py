@@ -119,7 +119,7 @@ def _simulator(kernel: Kernel, dtype: torch.dtype, _: torch.device) -> Callable[
 
     def run(blocks: int, threads: int, arguments: Sequence[Any]) -> None:
         given = [
-            SimulatedPointer(argument) if kind.endswith("*") else _HOST.get(kind, np.int64)(argument)
+            SimulatedPointer(argument, kind.rstrip("*")) if kind.endswith("*") else _HOST.get(kind, np.int64)(argument)
             for kind, argument in zip(kinds, arguments, strict=True)
         ]
         with _ONE_KERNEL, np.errstate(all="ignore"):
@@ -172,13 +172,18 @@ def _launcher(kernel: Kernel, dtype: torch.dtype, device: torch.device) -> Calla
     return run
 
 
+_COMPILING = threading.Lock()
+"""A backward pass compiles in another thread than its forward."""
+
+
 @contextmanager
 def compiling_for(capability: tuple[int, int]) -> Iterator[None]:
     """Device functions ask for the current device's architecture: while a kernel is compiled it is the one compiled for."""
     dispatcher: Any = importlib.import_module("numba.cuda.dispatcher")
-    real = dispatcher.get_current_device
-    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
-    try:
-        yield
-    finally:
-        dispatcher.get_current_device = real
+    with _COMPILING:
+        real = dispatcher.get_current_device
+        dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+        try:
+            yield
+        finally:
+            dispatcher.get_current_device = real

@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ops_cuda._numba import SIMULATED, THREADS, Kernel, blocks_for, cuda, device, kernel, product
 
-CHUNK, LANES = (8, 2) if SIMULATED else (64, 8)
-COLUMNS = CHUNK // LANES
-"""Each box of a chunk has LANES threads; each of them compares it with so many of the chunk."""
+CHUNK = 8 if SIMULATED else 64
 
 
-def keep_kernel(name: str, sides: int, room_size: int, exceeds: Callable[..., Any]) -> Kernel:
-    """NMS of boxes with `sides` numbers.
+def keep_kernel(name: str, sides: int, room_size: int, lanes: int, exceeds: Callable[..., Any]) -> Kernel:
+    """NMS of boxes with `sides` numbers; each box of a chunk has `lanes` threads, which share its comparisons.
 
     `exceeds(a, i, b, j, limit, room)` says whether boxes a[i] and b[j] overlap too much, with `room_size` float32 to work in.
     """
-    chunk_sides = CHUNK * sides
+    lanes = 2 if SIMULATED else lanes
+    chunk_sides, columns = CHUNK * sides, CHUNK // lanes
 
     def keep(
         boxes: Any, order: Any, rank: Any, starts: Any, kept: Any, flags: Any, rows: int, groups: int, most: int, limit: Any
@@ -33,11 +33,11 @@ def keep_kernel(name: str, sides: int, room_size: int, exceeds: Callable[..., An
         box = cuda.shared.array(chunk_sides, np.float32)
         room = cuda.local.array(room_size, np.float32)
         alive = cuda.shared.array(CHUNK, np.int32)
-        part = cuda.shared.array((CHUNK, LANES), np.int64)
+        part = cuda.shared.array((CHUNK, lanes), np.int64)
         slot = cuda.shared.array(CHUNK, np.int64)
         total = cuda.shared.array(1, np.int64)
         t = cuda.threadIdx.x
-        mine, lane = t // LANES, t % LANES
+        mine, lane = t // lanes, t % lanes
         image, group = cuda.blockIdx.x // groups, cuda.blockIdx.x % groups
         begin, end = starts[image * (groups + 1) + group], starts[image * (groups + 1) + group + 1]
         base = image * rows  # of this image's rows
@@ -60,16 +60,16 @@ def keep_kernel(name: str, sides: int, room_size: int, exceeds: Callable[..., An
                     if exceeds(box, mine * sides, kept, own + k * sides, limit, room):
                         alive[mine] = 0
                         break
-                    k += LANES
+                    k += lanes
                 bits = 0
-                for column in range(lane * COLUMNS, lane * COLUMNS + COLUMNS):
+                for column in range(lane * columns, lane * columns + columns):
                     if mine < column and column < size and exceeds(box, mine * sides, box, column * sides, limit, room):
                         bits |= 1 << column
                 part[mine, lane] = bits
             cuda.syncthreads()
             if lane == 0 and mine < size:
                 bits = 0
-                for other in range(LANES):
+                for other in range(lanes):
                     bits |= part[mine, other]
                 part[mine, 0] = bits
             cuda.syncthreads()
@@ -92,7 +92,7 @@ def keep_kernel(name: str, sides: int, room_size: int, exceeds: Callable[..., An
             at += CHUNK
 
     parameters = "f32* boxes, i64* order, i64* rank, i64* starts, f32* kept, u8* flags, i64 rows, i64 groups, i64 most, f32 limit"
-    return Kernel(name, parameters, {torch.float32: keep}, CHUNK * LANES)
+    return Kernel(name, parameters, {torch.float32: keep}, CHUNK * lanes)
 
 
 @device
@@ -107,7 +107,7 @@ def _exceeds(a: Any, i: int, b: Any, j: int, limit: Any, _: Any) -> Any:
     return inter / union > limit
 
 
-nms_keep = keep_kernel("nms_keep", 4, 1, _exceeds)
+nms_keep = keep_kernel("nms_keep", 4, 1, 16, _exceeds)
 
 
 @kernel("u8* flags, i64* place, i64* order, i64* index, i64 rows, i64 limit, i64 count")
@@ -131,7 +131,11 @@ def grouped(scores: Tensor, groups: Tensor, group_count: int) -> tuple[Tensor, T
     """Rows by falling score, padding last; places in that order, groups together; each group's first place; places' groups."""
     keys = scores.float().masked_fill(groups < 0, -math.inf)
     order = torch.sort(keys, dim=1, descending=True, stable=True).indices
-    sorted_groups, rank = torch.sort(groups.to(torch.int64).gather(1, order), dim=1, stable=True)
+    sorted_groups = groups.to(torch.int64).gather(1, order)
+    if group_count == 1:  # padding stands last already
+        rank = torch.arange(order.shape[1], device=order.device).expand_as(order).contiguous()
+        return order, rank, functional.pad((sorted_groups >= 0).sum(1, keepdim=True), (1, 0)), sorted_groups
+    sorted_groups, rank = torch.sort(sorted_groups, dim=1, stable=True)
     numbers = torch.arange(group_count + 1, device=scores.device).expand(len(scores), -1).contiguous()
     return order, rank, torch.searchsorted(sorted_groups, numbers), sorted_groups
 
@@ -148,7 +152,7 @@ def greedy(
     order, rank, starts, _ = grouped(scores, groups, group_count)
     kept, flags = torch.empty_like(boxes), torch.zeros(images, rows, dtype=torch.uint8, device=boxes.device)
     given = (boxes, order, rank, starts, kept, flags, rows, group_count, limit, float32_below(threshold))
-    keep.launch(torch.float32, boxes.device, images * group_count, CHUNK * LANES, *given)
+    keep.launch(torch.float32, boxes.device, images * group_count, keep.threads, *given)
     place = flags.cumsum(1, dtype=torch.int64)
     gathered = (flags, place, order, index, rows, limit, images * rows)
     nms_gather.launch(torch.float32, boxes.device, blocks_for(images * rows), THREADS, *gathered)

@@ -14,7 +14,7 @@ def _exceeds(a: Any, i: int, b: Any, j: int, limit: Any, room: Any) -> Any:
     return rotated_iou(a, i, b, j, room) > limit
 
 
-nms_rotated_keep = keep_kernel("nms_rotated_keep", 5, ROOM, _exceeds)
+nms_rotated_keep = keep_kernel("nms_rotated_keep", 5, ROOM, 8, _exceeds)
 
 
 def nms_rotated(

@@ -53,6 +53,24 @@ def blend(x: Any, k00: int, k01: int, k10: int, k11: int, w00: Any, w01: Any, w1
     return w00 * load(x, k00) + w01 * load(x, k01) + w10 * load(x, k10) + w11 * load(x, k11)
 
 
+@device
+def cell_of(i: int, channels: int, height: int, width: int) -> Any:
+    """Column and row of thread i's cell, its first channel, its box, and where its first value lies in [M, C, height, width]."""
+    quads = (channels + CHANNELS - 1) // CHANNELS
+    q, p, rest = i % width, i // width % height, i // width // height
+    c, m = rest % quads * CHANNELS, rest // quads
+    return q, p, c, m, ((m * channels + c) * height + p) * width + q
+
+
+@device
+def plane_of(size: int, channels: int, last: int) -> Any:
+    """Height and width of a level, and the distances between its rows, columns and channels."""
+    rows, columns = size >> 32, size & 0xFFFFFFFF
+    if last != 0:
+        return rows, columns, columns * channels, channels, 1
+    return rows, columns, columns, 1, rows * columns
+
+
 def geometry(real: Any) -> tuple[Any, Any, Any]:
     """Device functions in `real` arithmetic, for upright and rotated boxes."""
 
@@ -90,6 +108,19 @@ def geometry(real: Any) -> tuple[Any, Any, Any]:
 def _kernels(real: Any) -> tuple[Any, Any]:
     samples, taps, position = geometry(real)
 
+    @device
+    def frame(boxes: Any, m: int, scale: Any, aligned: int) -> Any:
+        """First corner and sides of a box in its level's features, rounded as on the CPU."""
+        shift = real(0)
+        if aligned != 0:
+            shift = real(0.5)
+        left, top = product(boxes[4 * m], scale) - shift, product(boxes[4 * m + 1], scale) - shift
+        wide = product(boxes[4 * m + 2], scale) - shift - left
+        high = product(boxes[4 * m + 3], scale) - shift - top
+        if aligned == 0:
+            wide, high = max(wide, real(1)), max(high, real(1))
+        return left, top, wide, high
+
     def forward(
         x0: Any, x1: Any, x2: Any, x3: Any, x4: Any, x5: Any,
         size0: int, size1: int, size2: int, size3: int, size4: int, size5: int,
@@ -99,31 +130,18 @@ def _kernels(real: Any) -> tuple[Any, Any]:
         i = cuda.grid(1)
         if i >= count:
             return
-        quads = (channels + CHANNELS - 1) // CHANNELS
-        q, p = i % width, i // width % height
-        rest = i // width // height
-        c, m = rest % quads * CHANNELS, rest // quads
+        q, p, c, m, out = cell_of(i, channels, height, width)
         more = channels - c
-        out, plane = ((m * channels + c) * height + p) * width + q, height * width
+        plane = height * width
         n = level[m]
         a0, a1, a2, a3 = real(0), real(0), real(0), real(0)
         if n >= 0:
             x = pick(n, x0, x1, x2, x3, x4, x5)
-            size = pick(n, size0, size1, size2, size3, size4, size5)
             scale = pick(n, scale0, scale1, scale2, scale3, scale4, scale5)
-            rows, columns = size >> 32, size & 0xFFFFFFFF
-            down, across, step_c = columns, 1, rows * columns
-            if last != 0:
-                down, across, step_c = columns * channels, channels, 1
+            size = pick(n, size0, size1, size2, size3, size4, size5)
+            rows, columns, down, across, step_c = plane_of(size, channels, last)
             base = image[m] * channels * rows * columns + c * step_c
-            shift = real(0)
-            if aligned != 0:
-                shift = real(0.5)
-            left, top = product(boxes[4 * m], scale) - shift, product(boxes[4 * m + 1], scale) - shift
-            wide = product(boxes[4 * m + 2], scale) - shift - left
-            high = product(boxes[4 * m + 3], scale) - shift - top
-            if aligned == 0:
-                wide, high = max(wide, real(1)), max(high, real(1))
+            left, top, wide, high = frame(boxes, m, scale, aligned)
             step_y, step_x = high / real(height), wide / real(width)
             grid_y, grid_x = samples(step_y, ratio), samples(step_x, ratio)
             o1, o2, o3 = min(1, more - 1) * step_c, min(2, more - 1) * step_c, min(3, more - 1) * step_c
@@ -160,31 +178,18 @@ def _kernels(real: Any) -> tuple[Any, Any]:
         i = cuda.grid(1)
         if i >= count:
             return
-        quads = (channels + CHANNELS - 1) // CHANNELS
-        q, p = i % width, i // width % height
-        rest = i // width // height
-        c, m = rest % quads * CHANNELS, rest // quads
+        q, p, c, m, out = cell_of(i, channels, height, width)
         more = min(channels - c, CHANNELS)
-        out, plane = ((m * channels + c) * height + p) * width + q, height * width
+        plane = height * width
         n = level[m]
         if n < 0:
             return
         x = pick(n, x0, x1, x2, x3, x4, x5)
-        size = pick(n, size0, size1, size2, size3, size4, size5)
         scale = pick(n, scale0, scale1, scale2, scale3, scale4, scale5)
-        rows, columns = size >> 32, size & 0xFFFFFFFF
-        down, across, step_c = columns, 1, rows * columns
-        if last != 0:
-            down, across, step_c = columns * channels, channels, 1
+        size = pick(n, size0, size1, size2, size3, size4, size5)
+        rows, columns, down, across, step_c = plane_of(size, channels, last)
         base = image[m] * channels * rows * columns + c * step_c
-        shift = real(0)
-        if aligned != 0:
-            shift = real(0.5)
-        left, top = product(boxes[4 * m], scale) - shift, product(boxes[4 * m + 1], scale) - shift
-        wide = product(boxes[4 * m + 2], scale) - shift - left
-        high = product(boxes[4 * m + 3], scale) - shift - top
-        if aligned == 0:
-            wide, high = max(wide, real(1)), max(high, real(1))
+        left, top, wide, high = frame(boxes, m, scale, aligned)
         step_y, step_x = high / real(height), wide / real(width)
         grid_y, grid_x = samples(step_y, ratio), samples(step_x, ratio)
         part = real(1) / real(max(grid_y * grid_x, 1))
@@ -224,10 +229,10 @@ roi_align_backward = Kernel(
 
 
 def laid_out(features: Sequence[Tensor]) -> tuple[list[Tensor], bool]:
-    """The levels in one layout, copied only where they differ; whether it is channels last."""
+    """The levels in one dtype and layout, copied only where they differ; whether it is channels last."""
     last = all(feature.is_contiguous(memory_format=torch.channels_last) for feature in features)
     layout = torch.channels_last if last else torch.contiguous_format
-    return [feature.contiguous(memory_format=layout) for feature in features], last
+    return [feature.to(features[0].dtype).contiguous(memory_format=layout) for feature in features], last
 
 
 def level_arguments(op: str, features: Sequence[Tensor], scales: Sequence[float]) -> list[Any]:
@@ -307,7 +312,7 @@ def backward(
     )
     given = (*level_arguments("roi_align", gradients, scales), *rest)
     roi_align_backward.launch(dtype, upstream.device, blocks_for(count), THREADS, *given)
-    return [gradient.to(dtype) for gradient in gradients]
+    return [gradient.to(feature.dtype) for gradient, feature in zip(gradients, features, strict=True)]
 
 
 def zero_gradients(features: Sequence[Tensor], dtype: torch.dtype) -> tuple[list[Tensor], bool]:

@@ -15,10 +15,12 @@ from ops_cuda.kernels.roi_align import (
     CHANNELS,
     LEVELS,
     blend,
+    cell_of,
     geometry,
     laid_out,
     level_arguments,
     pick,
+    plane_of,
     rows_of,
     warn_not_deterministic,
     zero_gradients,
@@ -43,6 +45,12 @@ def _kernels(real: Any, direction: Any) -> tuple[Any, Any]:
     samples, taps, _ = geometry(real)
 
     @device
+    def frame(boxes: Any, m: int, scale: Any) -> Any:
+        """Centre and sides of a box in its level's pixel indices."""
+        center_x, center_y = boxes[5 * m] * scale - real(0.5), boxes[5 * m + 1] * scale - real(0.5)
+        return center_x, center_y, boxes[5 * m + 2] * scale, boxes[5 * m + 3] * scale
+
+    @device
     def sample(v: Any, u: Any, cosine: Any, sine: Any, x: Any, y: Any) -> tuple[Any, Any]:
         """Row and column of the point v down and u along a rectangle around (x, y)."""
         return v * cosine - u * sine + y, v * sine + u * cosine + x
@@ -56,25 +64,18 @@ def _kernels(real: Any, direction: Any) -> tuple[Any, Any]:
         i = cuda.grid(1)
         if i >= count:
             return
-        quads = (channels + CHANNELS - 1) // CHANNELS
-        q, p = i % width, i // width % height
-        rest = i // width // height
-        c, m = rest % quads * CHANNELS, rest // quads
+        q, p, c, m, out = cell_of(i, channels, height, width)
         more = channels - c
-        out, plane = ((m * channels + c) * height + p) * width + q, height * width
+        plane = height * width
         n = level[m]
         a0, a1, a2, a3 = real(0), real(0), real(0), real(0)
         if n >= 0:
             x = pick(n, x0, x1, x2, x3, x4, x5)
-            size = pick(n, size0, size1, size2, size3, size4, size5)
             scale = pick(n, scale0, scale1, scale2, scale3, scale4, scale5)
-            rows, columns = size >> 32, size & 0xFFFFFFFF
-            down, across, step_c = columns, 1, rows * columns
-            if last != 0:
-                down, across, step_c = columns * channels, channels, 1
+            size = pick(n, size0, size1, size2, size3, size4, size5)
+            rows, columns, down, across, step_c = plane_of(size, channels, last)
             base = image[m] * channels * rows * columns + c * step_c
-            center_x, center_y = boxes[5 * m] * scale - real(0.5), boxes[5 * m + 1] * scale - real(0.5)
-            wide, high = boxes[5 * m + 2] * scale, boxes[5 * m + 3] * scale
+            center_x, center_y, wide, high = frame(boxes, m, scale)
             cosine, sine = direction(boxes[5 * m + 4])
             step_y, step_x = high / real(height), wide / real(width)
             grid_y, grid_x = samples(step_y, ratio), samples(step_x, ratio)
@@ -114,25 +115,18 @@ def _kernels(real: Any, direction: Any) -> tuple[Any, Any]:
         i = cuda.grid(1)
         if i >= count:
             return
-        quads = (channels + CHANNELS - 1) // CHANNELS
-        q, p = i % width, i // width % height
-        rest = i // width // height
-        c, m = rest % quads * CHANNELS, rest // quads
+        q, p, c, m, out = cell_of(i, channels, height, width)
         more = min(channels - c, CHANNELS)
-        out, plane = ((m * channels + c) * height + p) * width + q, height * width
+        plane = height * width
         n = level[m]
         if n < 0:
             return
         x = pick(n, x0, x1, x2, x3, x4, x5)
-        size = pick(n, size0, size1, size2, size3, size4, size5)
         scale = pick(n, scale0, scale1, scale2, scale3, scale4, scale5)
-        rows, columns = size >> 32, size & 0xFFFFFFFF
-        down, across, step_c = columns, 1, rows * columns
-        if last != 0:
-            down, across, step_c = columns * channels, channels, 1
+        size = pick(n, size0, size1, size2, size3, size4, size5)
+        rows, columns, down, across, step_c = plane_of(size, channels, last)
         base = image[m] * channels * rows * columns + c * step_c
-        center_x, center_y = boxes[5 * m] * scale - real(0.5), boxes[5 * m + 1] * scale - real(0.5)
-        wide, high = boxes[5 * m + 2] * scale, boxes[5 * m + 3] * scale
+        center_x, center_y, wide, high = frame(boxes, m, scale)
         cosine, sine = direction(boxes[5 * m + 4])
         step_y, step_x = high / real(height), wide / real(width)
         grid_y, grid_x = samples(step_y, ratio), samples(step_x, ratio)
@@ -212,4 +206,4 @@ def backward(
     rest = (upstream, real, *rows_of(image, level), channels, count, height, width, ratio, last)
     given = (*level_arguments("roi_align_rotated", gradients, scales), *rest)
     roi_align_rotated_backward.launch(dtype, upstream.device, blocks_for(count), THREADS, *given)
-    return [gradient.to(dtype) for gradient in gradients]
+    return [gradient.to(feature.dtype) for gradient, feature in zip(gradients, features, strict=True)]
