@@ -89,6 +89,11 @@ def kernel(
     return lambda body: Kernel(body.__name__, parameters, dict.fromkeys(dtypes, body), threads, exempt)
 
 
+def arithmetic(dtype: torch.dtype) -> torch.dtype:
+    """What a kernel computes in, R, where its tensors are of `dtype`."""
+    return torch.float64 if dtype is torch.float64 else torch.float32
+
+
 def blocks_for(count: int, threads: int = THREADS) -> int:
     """Blocks of `threads` threads that give `count` elements a thread each."""
     return -(-count // threads)
@@ -104,7 +109,8 @@ _language: Any = importlib.import_module("ops_cuda._simulated" if SIMULATED else
 atomic_add, atomic_max = _language.atomic_add, _language.atomic_max
 bits_float, float_bits = _language.bits_float, _language.float_bits
 load, store = _language.load, _language.store
-product, sinpi, cospi = _language.product, _language.sinpi, _language.cospi
+product = _language.product
+sinpi, cospi = _language.sinpi, _language.cospi
 device: Callable[[Callable[..., Any]], Any] = (lambda body: body) if SIMULATED else cuda.jit(device=True)
 """Declares a function that kernels call. One that uses `cuda` lives in its kernel's module, for the simulator's sake."""
 

@@ -1,10 +1,13 @@
 """Features at points: bilinear reading of each region's own picture.
 
 What: row m reads picture `image_M[m]` at P points given in map pixels (a pixel's centre is at index + 0.5), zero outside the map.
-Limits: float32 and float64 maps; at most 2**20 rows of pixels in a batch, below which float32 places a point within 0.1 pixels.
+Limits: float32 and float64 maps; on the CPU at most 2**20 rows of pixels in a batch, below which float32 places a point within
+0.1 pixels.
 Source: Kirillov et al. 2020 (PointRend), section 3.2.
-How: the batch's maps are stacked into one tall map with a row of zeros after each, so that one bilinear reading serves all rows
-whatever picture they belong to. CUDA: the same, by torch's own kernels; no synchronisation.
+How: on the CPU the batch's maps are stacked into one tall map with a row of zeros after each, so that one bilinear reading
+serves all rows whatever picture they belong to.
+CUDA: one kernel each way, that reads each map where it is; half types too, computed in float32. Gradients add up in no fixed
+order.
 """
 
 from collections.abc import Callable
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ops_cuda._registration import LIBRARY
+from ops_cuda._registration import LIBRARY, on_cuda
 
 
 def point_sample(map_NCHW: Tensor, points_MP2: Tensor, image_M: Tensor) -> Tensor:
@@ -23,7 +26,7 @@ def point_sample(map_NCHW: Tensor, points_MP2: Tensor, image_M: Tensor) -> Tenso
     return values_MCP
 
 
-# -- CPU twin, and the same on CUDA --
+# -- CPU twin --
 
 
 def _stacked(features: Tensor) -> Tensor:
@@ -76,9 +79,10 @@ def _autograd(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
 
 LIBRARY.define("point_sample(Tensor features, Tensor points, Tensor image) -> Tensor")
 LIBRARY.define("point_sample_backward(Tensor upstream, Tensor features, Tensor points, Tensor image) -> Tensor")
-for _device in ("CPU", "CUDA"):
-    LIBRARY.impl("point_sample", _forward, _device)
-    LIBRARY.impl("point_sample_backward", _backward, _device)
+LIBRARY.impl("point_sample", _forward, "CPU")
+LIBRARY.impl("point_sample_backward", _backward, "CPU")
+on_cuda("point_sample", "point_sample", "forward")
+on_cuda("point_sample_backward", "point_sample", "backward")
 torch.library.register_fake("detectline::point_sample", _fake, lib=LIBRARY)
 torch.library.register_fake("detectline::point_sample_backward", _backward_fake, lib=LIBRARY)
 torch.library.register_autograd("detectline::point_sample", _autograd, setup_context=_setup, lib=LIBRARY)

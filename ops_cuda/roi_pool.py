@@ -4,7 +4,7 @@ What: each box, rounded to whole feature cells (ends included), is divided into 
 feature in it; a cell without features is 0. A box on level -1 (padding) costs nothing and gives zeros.
 Limits: float32 and float64 features.
 Source: Girshick 2015 (Fast R-CNN), section 2.1.
-CUDA: torchvision's kernel once per level over all boxes, other levels' boxes made empty; no synchronisation.
+CUDA: a kernel each way, launched once per level; half types too. Gradients add up in no fixed order.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops_cuda._registration import LIBRARY
+from ops_cuda._registration import LIBRARY, on_cuda
 
 
 def roi_pool(
@@ -33,7 +33,7 @@ def roi_pool(
     return regions  # type: ignore[no-any-return]
 
 
-# -- CPU twin and CUDA: torchvision's operator --
+# -- CPU twin: torchvision's operator --
 
 
 def _rois(boxes: Tensor, image: Tensor, mine: Tensor, dtype: torch.dtype) -> Tensor:
@@ -84,9 +84,10 @@ LIBRARY.define(
     "roi_pool_backward(Tensor upstream, Tensor[] features, Tensor boxes, Tensor image, Tensor level, Tensor places, "
     "float[] scales) -> Tensor[]"
 )
-for _device in ("CPU", "CUDA"):
-    LIBRARY.impl("roi_pool", _forward, _device)
-    LIBRARY.impl("roi_pool_backward", _backward, _device)
+LIBRARY.impl("roi_pool", _forward, "CPU")
+LIBRARY.impl("roi_pool_backward", _backward, "CPU")
+on_cuda("roi_pool", "roi_pool", "forward")
+on_cuda("roi_pool_backward", "roi_pool", "backward")
 
 
 def _fake(

@@ -7,13 +7,15 @@ its value is interpolated between the two nearest units in either direction (up-
 by `scale` as the map shrinks by it). Cells outside the map are `pad`.
 Limits: C is V * V, v before u; a unit beyond the last is taken as the last. Gradient by the same expressions.
 Source: Chen et al. 2019 (TensorMask), sections 4.2, 4.3 and appendix A.1 (up_align2nat, swap_align2nat), alpha = 1.
-CUDA: the same tensor expressions run on the device, without synchronisation.
+CUDA: one kernel each way instead of the tensor expressions; half types are computed in float32.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ops_cuda._registration import LIBRARY
+from ops_cuda._registration import LIBRARY, on_cuda
 
 
 def swap_align2nat(aligned_NCHW: Tensor, side: int, scale: int, height: int, width: int, pad: float) -> Tensor:
@@ -47,13 +49,56 @@ def _along(x: Tensor, side: int, scale: int, windows: int, pad: float) -> Tensor
 
 
 def _swap_align2nat(x: Tensor, side: int, scale: int, height: int, width: int, pad: float) -> Tensor:
+    if x.is_cuda:
+        natural: Tensor = torch.ops.detectline.swap_align2nat_fused(x, side, scale, height, width, pad)
+        return natural
+    return _expressions(x, side, scale, height, width, pad)
+
+
+def _expressions(x: Tensor, side: int, scale: int, height: int, width: int, pad: float) -> Tensor:
     aligned_NVUHW = x.unflatten(1, (side, side))
     rows_NUWVY = _along(aligned_NVUHW.permute(0, 2, 4, 1, 3), side, scale, height, pad)
     columns_NVYUX = _along(rows_NUWVY.permute(0, 3, 4, 1, 2), side, scale, width, pad)
     return columns_NVYUX.permute(0, 1, 3, 2, 4)
 
 
-# -- registration: the composite form gives the fake, the gradient and the ONNX decomposition --
+def _expressions_backward(upstream: Tensor, side: int, scale: int, rows: int, columns: int) -> Tensor:
+    with torch.enable_grad():
+        x = upstream.new_zeros(upstream.shape[0], side * side, rows, columns, requires_grad=True)
+        natural = _expressions(x, side, scale, upstream.shape[3], upstream.shape[4], 0.0)
+        return torch.autograd.grad(natural, x, upstream)[0]
+
+
+# -- registration: on the CPU the composite form gives the fake, the gradient and the ONNX decomposition --
 
 LIBRARY.define("swap_align2nat(Tensor x, int side, int scale, SymInt height, SymInt width, float pad) -> Tensor")
+LIBRARY.define("swap_align2nat_fused(Tensor x, int side, int scale, SymInt height, SymInt width, float pad) -> Tensor")
+LIBRARY.define("swap_align2nat_backward(Tensor upstream, int side, int scale, SymInt rows, SymInt columns) -> Tensor")
 LIBRARY.impl("swap_align2nat", _swap_align2nat, "CompositeImplicitAutograd")
+LIBRARY.impl("swap_align2nat_fused", _expressions, "CPU")
+LIBRARY.impl("swap_align2nat_backward", _expressions_backward, "CPU")
+on_cuda("swap_align2nat_fused", "swap_align2nat", "forward")
+on_cuda("swap_align2nat_backward", "swap_align2nat", "backward")
+
+
+def _fake(x: Tensor, side: int, scale: int, height: int, width: int, pad: float) -> Tensor:
+    return x.new_empty(x.shape[0], scale * side, scale * side, height, width)
+
+
+def _backward_fake(upstream: Tensor, side: int, scale: int, rows: int, columns: int) -> Tensor:
+    return upstream.new_empty(upstream.shape[0], side * side, rows, columns)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, ctx.side, ctx.scale, *_ = inputs
+    ctx.grid = x.shape[2:]
+
+
+def _autograd(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
+    gradient = torch.ops.detectline.swap_align2nat_backward(upstream, ctx.side, ctx.scale, *ctx.grid)
+    return (gradient, *([None] * 5))
+
+
+torch.library.register_fake("detectline::swap_align2nat_fused", _fake, lib=LIBRARY)
+torch.library.register_fake("detectline::swap_align2nat_backward", _backward_fake, lib=LIBRARY)
+torch.library.register_autograd("detectline::swap_align2nat_fused", _autograd, setup_context=_setup, lib=LIBRARY)

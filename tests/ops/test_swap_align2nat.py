@@ -54,3 +54,11 @@ def test_windows_show_a_scene_that_all_agree_on() -> None:
     scene = torch.rand(8, 8)
     natural = ops_cuda.swap_align2nat(scene.expand(1, 9, 8, 8), 3, 2, 4, 4, 0.0)
     assert torch.equal(natural[0, :, :, 2, 1], torch.nn.functional.pad(scene, (3, 0, 3, 0))[4:10, 2:8])
+
+
+def test_the_fused_op_is_sound_and_the_same() -> None:
+    """What CUDA tensors go through: torch's own checks of its registration, on the CPU."""
+    aligned = torch.rand(2, 9, 4, 6, requires_grad=True)
+    given = (aligned, 3, 2, 2, 3, -6.0)
+    torch.library.opcheck(torch.ops.detectline.swap_align2nat_fused.default, given)
+    assert torch.equal(torch.ops.detectline.swap_align2nat_fused(*given), ops_cuda.swap_align2nat(*given))
