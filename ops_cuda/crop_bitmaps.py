@@ -4,13 +4,14 @@ What: row r is owner `owner_R[r]`'s bitmap, filled by COCO's rule on the picture
 adaptive) into size x size cells of box r; a cell is in where the average is at least one half. One bitmap exists at a time.
 Limits: as `rasterise_polygons`.
 Source: mask targets of Detectron2 with INPUT.MASK_FORMAT bitmask; ROIAlign of He et al. 2017. No gradient.
-CUDA: until the kernel exists, tensors go through the host (a synchronisation).
+CUDA: a thread per cell follows the owner's edges for each column of its samples; no bitmap exists. Sums of samples are taken in
+another order, which may decide about a cell whose average is one half.
 """
 
 import torch
 from torch import Tensor
 
-from ops_cuda._registration import LIBRARY
+from ops_cuda._registration import LIBRARY, on_cuda
 from ops_cuda.sample_bitmaps import each_bitmap
 
 
@@ -52,13 +53,6 @@ def _crop_bitmaps_cpu(
     return masks
 
 
-def _crop_bitmaps_cuda(
-    points: Tensor, polygon_starts: Tensor, owner_starts: Tensor, sizes: Tensor, boxes: Tensor, owner: Tensor, size: int
-) -> Tensor:
-    pools = points.cpu(), polygon_starts.cpu(), owner_starts.cpu()
-    return _crop_bitmaps_cpu(*pools, sizes.cpu(), boxes.cpu(), owner.cpu(), size).to(boxes.device)
-
-
 # -- registration --
 
 
@@ -73,5 +67,5 @@ LIBRARY.define(
     "-> Tensor"
 )
 LIBRARY.impl("crop_bitmaps", _crop_bitmaps_cpu, "CPU")
-LIBRARY.impl("crop_bitmaps", _crop_bitmaps_cuda, "CUDA")
+on_cuda("crop_bitmaps", "crop_bitmaps", "crop_bitmaps")
 torch.library.register_fake("detectline::crop_bitmaps", _crop_bitmaps_fake, lib=LIBRARY)

@@ -4,7 +4,7 @@ What: row r reads owner `owner_R[r]`'s bitmap, filled by COCO's rule on the pict
 centres, zero outside the picture. One bitmap exists at a time.
 Limits: points in the picture's pixels, float32; those that are not finite read zero.
 Source: point labels of Kirillov et al. 2020 (PointRend). No gradient.
-CUDA: until the kernel exists, tensors go through the host (a synchronisation).
+CUDA: a thread per point follows the owner's edges for the two columns beside it; no bitmap exists.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ops_cuda._registration import LIBRARY
+from ops_cuda._registration import LIBRARY, on_cuda
 from ops_cuda.rasterise_polygons import fill_bitmap
 
 
@@ -77,10 +77,6 @@ def _sample_bitmaps_cpu(
     return values
 
 
-def _sample_bitmaps_cuda(*given: Tensor) -> Tensor:
-    return _sample_bitmaps_cpu(*(tensor.cpu() for tensor in given)).to(given[-1].device)
-
-
 # -- registration --
 
 
@@ -93,5 +89,5 @@ LIBRARY.define(
     "sample_bitmaps(Tensor points, Tensor polygon_starts, Tensor owner_starts, Tensor sizes, Tensor owner, Tensor at) -> Tensor"
 )
 LIBRARY.impl("sample_bitmaps", _sample_bitmaps_cpu, "CPU")
-LIBRARY.impl("sample_bitmaps", _sample_bitmaps_cuda, "CUDA")
+on_cuda("sample_bitmaps", "sample_bitmaps", "sample_bitmaps")
 torch.library.register_fake("detectline::sample_bitmaps", _sample_bitmaps_fake, lib=LIBRARY)
