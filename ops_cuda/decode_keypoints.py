@@ -8,7 +8,7 @@ Limits: float32; sides below one pixel count as one. A region whose box or map i
 one map's columns are kept: 100 regions of 17 maps at full size would take gigabytes.
 Source: He et al. 2017 (Mask R-CNN), section 5; bicubic kernel of Keys 1981. No gradient. ONNX: the op stays outside graphs; a
 file gives heatmaps, and `pipeline.predict.keypoints` is the numpy twin that decodes them.
-CUDA: until the kernel exists, tensors go through the host (a synchronisation).
+CUDA: a block per map; a thread keeps four interpolated values of its column. Half types are read as they are.
 """
 
 import math
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._registration import LIBRARY
+from ops_cuda._registration import LIBRARY, on_cuda
 
 SHARPNESS = np.float32(-0.75)
 """Keys' parameter a, as torch's bicubic interpolation has it."""
@@ -115,10 +115,6 @@ def _decode_keypoints_cpu(heatmaps: Tensor, boxes: Tensor) -> Tensor:
     return points
 
 
-def _decode_keypoints_cuda(heatmaps: Tensor, boxes: Tensor) -> Tensor:
-    return _decode_keypoints_cpu(heatmaps.cpu(), boxes.cpu()).to(heatmaps.device)
-
-
 # -- registration --
 
 
@@ -128,5 +124,5 @@ def _decode_keypoints_fake(heatmaps: Tensor, boxes: Tensor) -> Tensor:
 
 LIBRARY.define("decode_keypoints(Tensor heatmaps, Tensor boxes) -> Tensor")
 LIBRARY.impl("decode_keypoints", _decode_keypoints_cpu, "CPU")
-LIBRARY.impl("decode_keypoints", _decode_keypoints_cuda, "CUDA")
+on_cuda("decode_keypoints", "decode_keypoints", "decode_keypoints")
 torch.library.register_fake("detectline::decode_keypoints", _decode_keypoints_fake, lib=LIBRARY)
