@@ -11,6 +11,7 @@ from ops_cuda.crop_bitmaps import crop_bitmaps
 from ops_cuda.decode_keypoints import decode_keypoints
 from ops_cuda.deform_conv2d import deform_conv2d
 from ops_cuda.deform_conv2d import onnx_translation as _deform_conv2d_translation
+from ops_cuda.mask_iou import mask_iou
 from ops_cuda.match_boxes import match_boxes, match_ious
 from ops_cuda.merge_panoptic import merge_panoptic
 from ops_cuda.nms import nms
@@ -19,6 +20,7 @@ from ops_cuda.nms_rotated import nms_rotated
 from ops_cuda.point_sample import onnx_translation as _point_sample_translation
 from ops_cuda.point_sample import point_sample
 from ops_cuda.rasterise_polygons import rasterise_polygons
+from ops_cuda.rle import decode_rle, encode_rle
 from ops_cuda.roi_align import onnx_translation as _roi_align_translation
 from ops_cuda.roi_align import pyramid_level, roi_align
 from ops_cuda.roi_align_rotated import roi_align_rotated
@@ -39,7 +41,10 @@ __all__ = [
     "class_focal_loss",
     "crop_bitmaps",
     "decode_keypoints",
+    "decode_rle",
     "deform_conv2d",
+    "encode_rle",
+    "mask_iou",
     "match_boxes",
     "match_ious",
     "merge_panoptic",
