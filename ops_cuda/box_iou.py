@@ -4,8 +4,8 @@ What: pairwise [M, K] or aligned [M] overlap. `iou` and `ioa` (intersection over
 `diou` and `ciou` lie in [-1, 1] and carry gradients, with 1e-7 against division by zero.
 Limits: float32 or float64; x2 >= x1. The pairwise form materialises the matrix: matching of many anchors is `match_boxes`.
 Source: Rezatofighi et al. 2019 (GIoU), Zheng et al. 2020 (DIoU, CIoU).
-CUDA: the pairwise form is one kernel for float32 and half types (computed in float32); its gradient, the aligned form and float64
-are the same tensor expression as on the CPU, without synchronisation.
+CUDA: one kernel serves both forms, for float32 and half types (computed in float32); gradients and float64 are the same tensor
+expression as on the CPU, without synchronisation.
 """
 
 import math
@@ -23,7 +23,7 @@ EPSILON = 1e-7
 
 def box_iou(a_M4: Tensor, b_K4: Tensor, kind: Overlap = "iou") -> Tensor:
     """Overlap [..., M, K] of every box of a [..., M, 4] with every box of b [..., K, 4]; leading axes broadcast."""
-    if a_M4.is_cuda and a_M4.dtype == b_K4.dtype != torch.float64:
+    if _has_kernel(a_M4, b_K4):
         outer = torch.broadcast_shapes(a_M4.shape[:-2], b_K4.shape[:-2])
         a_NM4, b_NK4 = (_one_batch_axis(boxes, outer) for boxes in (a_M4, b_K4))
         pairs: Tensor = torch.ops.detectline.box_iou_pairs(a_NM4, b_NK4, kind)
@@ -33,8 +33,16 @@ def box_iou(a_M4: Tensor, b_K4: Tensor, kind: Overlap = "iou") -> Tensor:
 
 def aligned_box_iou(a_M4: Tensor, b_M4: Tensor, kind: Overlap = "iou") -> Tensor:
     """Overlap [..., M] of box m of a with box m of b, both [..., M, 4]."""
+    if _has_kernel(a_M4, b_M4):  # as batches of one pair
+        a_M4, b_M4 = torch.broadcast_tensors(a_M4, b_M4)
+        pairs: Tensor = torch.ops.detectline.box_iou_pairs(a_M4.reshape(-1, 1, 4), b_M4.reshape(-1, 1, 4), kind)
+        return pairs.view(a_M4.shape[:-1])
     overlap: Tensor = torch.ops.detectline.box_iou(a_M4, b_M4, kind)
     return overlap
+
+
+def _has_kernel(a: Tensor, b: Tensor) -> bool:
+    return a.is_cuda and a.dtype == b.dtype != torch.float64
 
 
 def _one_batch_axis(boxes: Tensor, outer: torch.Size) -> Tensor:
@@ -107,7 +115,7 @@ LIBRARY.define("box_iou(Tensor a, Tensor b, str kind) -> Tensor")
 LIBRARY.impl("box_iou", lambda a, b, kind: _KINDS[kind](a, b), "CompositeImplicitAutograd")
 
 
-# -- the pairwise form with a CUDA kernel: its gradient is that of the expression --
+# -- the form with a CUDA kernel: its gradient is that of the expression --
 
 
 def _pairs(a: Tensor, b: Tensor, kind: str) -> Tensor:

@@ -62,11 +62,15 @@ def _expressions(x: Tensor, side: int, scale: int, height: int, width: int, pad:
     return columns_NVYUX.permute(0, 1, 3, 2, 4)
 
 
+def _expressions_contiguous(x: Tensor, side: int, scale: int, height: int, width: int, pad: float) -> Tensor:
+    return _expressions(x, side, scale, height, width, pad).contiguous()
+
+
 def _expressions_backward(upstream: Tensor, side: int, scale: int, rows: int, columns: int) -> Tensor:
     with torch.enable_grad():
         x = upstream.new_zeros(upstream.shape[0], side * side, rows, columns, requires_grad=True)
         natural = _expressions(x, side, scale, upstream.shape[3], upstream.shape[4], 0.0)
-        return torch.autograd.grad(natural, x, upstream)[0]
+        return torch.autograd.grad(natural, x, upstream)[0].contiguous()
 
 
 # -- registration: on the CPU the composite form gives the fake, the gradient and the ONNX decomposition --
@@ -75,7 +79,7 @@ LIBRARY.define("swap_align2nat(Tensor x, int side, int scale, SymInt height, Sym
 LIBRARY.define("swap_align2nat_fused(Tensor x, int side, int scale, SymInt height, SymInt width, float pad) -> Tensor")
 LIBRARY.define("swap_align2nat_backward(Tensor upstream, int side, int scale, SymInt rows, SymInt columns) -> Tensor")
 LIBRARY.impl("swap_align2nat", _swap_align2nat, "CompositeImplicitAutograd")
-LIBRARY.impl("swap_align2nat_fused", _expressions, "CPU")
+LIBRARY.impl("swap_align2nat_fused", _expressions_contiguous, "CPU")
 LIBRARY.impl("swap_align2nat_backward", _expressions_backward, "CPU")
 on_cuda("swap_align2nat_fused", "swap_align2nat", "forward")
 on_cuda("swap_align2nat_backward", "swap_align2nat", "backward")

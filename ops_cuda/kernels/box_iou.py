@@ -1,9 +1,10 @@
-"""Kernel of the pairwise overlap: one pair a thread, every kind, in float32."""
+"""Kernel of the overlap of boxes: one pair a thread, every kind, in float32."""
 
 import math
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ops_cuda._numba import HALF_TYPES, THREADS, blocks_for, cuda, kernel, load, product, store
@@ -58,7 +59,7 @@ def box_iou_pairs(
 
 def box_iou(a: Tensor, b: Tensor, kind: str) -> Tensor:
     """Overlap [N, M, K] of boxes [N or 1, M, 4] and [N or 1, K, 4] of one dtype."""
-    shape = (max(a.shape[0], b.shape[0]), a.shape[1], b.shape[1])
+    shape = (*torch.broadcast_shapes(a.shape[:1], b.shape[:1]), a.shape[1], b.shape[1])
     overlap, count = a.new_empty(shape), math.prod(shape)
     shared = (int(a.shape[0] == 1), int(b.shape[0] == 1))
     given = (a.contiguous(), b.contiguous(), overlap, shape[1], shape[2], *shared, count, KINDS.index(kind))

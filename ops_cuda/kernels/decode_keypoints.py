@@ -53,7 +53,7 @@ def _sideways(maps: Any, first: int, cells: int, row: int, column: int, a: Any, 
 
 
 @kernel("T* maps, f32* boxes, f32* points, i64 keypoints, i64 cells", HALF_TYPES)
-def decode(maps: Any, boxes: Any, points: Any, keypoints: int, cells: int) -> None:
+def decode_points(maps: Any, boxes: Any, points: Any, keypoints: int, cells: int) -> None:
     """One point [4] per block; the points come as zeros and stay so where a box or a map is not finite."""
     row_at = cuda.shared.array(THREADS, np.int32)
     row_by = cuda.shared.array((4, THREADS), np.float32)
@@ -147,5 +147,5 @@ def decode_keypoints(heatmaps: Tensor, boxes: Tensor) -> Tensor:
     if heatmaps.dtype not in HALF_TYPES:
         heatmaps = heatmaps.float()
     given = heatmaps.contiguous(), boxes.float().contiguous(), points, keypoints, cells
-    decode.launch(heatmaps.dtype, heatmaps.device, regions * keypoints, THREADS, *given)
+    decode_points.launch(heatmaps.dtype, heatmaps.device, regions * keypoints, THREADS, *given)
     return points

@@ -59,7 +59,7 @@ def write_ends(words: Any, places: Any, ends: Any, count: int, bands: int, heigh
 
 
 @kernel("i64* ends, i64* starts, u8* masks, i64 count, i64 bands, i64 height, i64 width")
-def decode(ends: Any, starts: Any, masks: Any, count: int, bands: int, height: int, width: int) -> None:
+def decode_runs(ends: Any, starts: Any, masks: Any, count: int, bands: int, height: int, width: int) -> None:
     """32 rows of a column; `ends` are the sums of all counts up to each, itself included."""
     i = cuda.grid(1)
     if i < count * bands * width:
@@ -116,5 +116,5 @@ def decode_rle(counts: Tensor, starts: Tensor, height: int, width: int) -> Tenso
     count, bands = starts.shape[0] - 1, blocks_for(height, ROWS)
     masks = torch.empty(count, height, width, dtype=torch.bool, device=counts.device)
     given = torch.cumsum(counts, 0), starts.contiguous(), masks, count, bands, height, width
-    decode.launch(torch.float32, counts.device, blocks_for(count * bands * width), THREADS, *given)
+    decode_runs.launch(torch.float32, counts.device, blocks_for(count * bands * width), THREADS, *given)
     return masks
