@@ -36,13 +36,16 @@ def _words(masks: Tensor) -> np.ndarray:
     return np.pad(bytes_RB, ((0, 0), (0, -bytes_RB.shape[1] % 8))).view(np.uint64)
 
 
+def _areas(words: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.bitwise_count(words).sum(axis=1).astype(np.int64))
+
+
 def _mask_iou_cpu(first: Tensor, second: Tensor, crowd: Tensor) -> Tensor:
     ones, others = _words(first), _words(second)
     shared = torch.empty(len(first), len(second), dtype=torch.int64)
     for row, one in zip(shared.numpy(), ones, strict=True):
         row[:] = np.bitwise_count(others & one).sum(axis=1)
-    areas = (torch.from_numpy(np.bitwise_count(words).sum(axis=1).astype(np.int64)) for words in (ones, others))
-    return ratio(shared, *areas, crowd)
+    return ratio(shared, _areas(ones), _areas(others), crowd)
 
 
 # -- registration --

@@ -49,7 +49,7 @@ def mask_iou(first: Tensor, second: Tensor, crowd: Tensor) -> Tensor:
     rows, columns, device = len(first), len(second), first.device
     words, others = packed(first), packed(second)
     shared = torch.empty(rows, columns, dtype=torch.int64, device=device)
-    areas = [torch.empty(count, dtype=torch.int64, device=device) for count in (rows, columns)]
-    given = words, others, shared, *areas, columns, words.shape[1] * words.shape[2]
+    row_area, column_area = (torch.empty(count, dtype=torch.int64, device=device) for count in (rows, columns))
+    given = words, others, shared, row_area, column_area, columns, words.shape[1] * words.shape[2]
     shared_pixels.launch(torch.float32, device, rows * columns, THREADS, *given)
-    return ratio(shared, *areas, crowd)
+    return ratio(shared, row_area, column_area, crowd)

@@ -15,7 +15,7 @@ ROWS = 32
 
 
 @device
-def read_word(words: Any, at: int) -> int:
+def read_word(words: Any, at: int) -> Any:
     """A word as a number that is not negative."""
     return np.int64(words[at]) & 0xFFFFFFFF
 
@@ -64,8 +64,9 @@ def empty_words(count: int, height: int, width: int, device: torch.device) -> Te
 
 def packed(masks: Tensor) -> Tensor:
     """Words of masks [R, H, W] (bool)."""
-    words = empty_words(*masks.shape, masks.device)
-    given = masks.contiguous(), words, *masks.shape
+    count, height, width = masks.shape
+    words = empty_words(count, height, width, masks.device)
+    given = masks.contiguous(), words, count, height, width
     pack_words.launch(torch.float32, masks.device, blocks_for(words.numel()), THREADS, *given)
     return words
 
