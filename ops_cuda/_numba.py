@@ -52,9 +52,9 @@ class Kernel:
         threads: int = THREADS,
         exempt: Mapping[str, str] | None = None,
     ) -> None:
+        self.name, self.bodies, self.threads, self.exempt = name, bodies, threads, exempt or {}
         if any(name == other.name for other in KERNELS):
             raise ValueError(f"two kernels are called {name}; compiled kernels are kept by name, so give one of them another")
-        self.name, self.bodies, self.threads, self.exempt = name, bodies, threads, exempt or {}
         self.parameters = [tuple(parameter.split()) for parameter in parameters.split(",")]
         self._launchers: dict[tuple[torch.dtype, int], Callable[..., None]] = {}
         KERNELS.append(self)
