@@ -1,9 +1,10 @@
 """kill -9 of the flow, of dvc and of the stage's process, in each stage: nothing survives, and a rerun ends as if nothing was.
 
 Every clone is killed once in every stage, at a random moment of the stage, and started again each time; so the last run stands on
-whatever six kills have left.
+whatever six kills have left. In CI the victims take turns; nightly each is killed in all stages.
 """
 
+import itertools
 import json
 import os
 import random
@@ -24,13 +25,20 @@ COMMANDS = {"flow": ("flows.line",), "dvc": ("dvc", "repro"), "stage": ("dvc", "
 """What is started, by what is killed."""
 
 
-@pytest.mark.parametrize("victim", COMMANDS)
-def test_killed_in_every_stage_it_ends_the_same(victim: str, by_flow: tuple[Clone, str], clone: Callable[[str], Clone]) -> None:
+TURNS = [pytest.param(tuple(COMMANDS), id="turns")]
+ALONE = [pytest.param((victim,), id=victim, marks=pytest.mark.nightly) for victim in COMMANDS]
+
+
+@pytest.mark.parametrize("victims", TURNS + ALONE)
+def test_killed_in_every_stage_it_ends_the_same(
+    victims: tuple[str, ...], by_flow: tuple[Clone, str], clone: Callable[[str], Clone]
+) -> None:
     undisturbed, _ = by_flow
-    made, chance = clone(f"killed_{victim}"), random.Random(os.environ.get("DETECTLINE_TEST_SEED", victim))
+    name = "_".join(victims)
+    made, chance = clone(f"killed_{name}"), random.Random(os.environ.get("DETECTLINE_TEST_SEED", name))
     log = made.home / "log"
     made.run("pipeline", "config", *SETTINGS)
-    for stage in STAGES:
+    for stage, victim in zip(STAGES, itertools.cycle(victims), strict=False):
         started = made.start(log, *COMMANDS[victim])
         target = wait_for(lambda stage=stage: processes_of(made, stage), 240, f"no process of {stage}\n{log.read_text()}")
         time.sleep(chance.uniform(0, 0.5) * seconds(undisturbed, stage))
@@ -41,7 +49,7 @@ def test_killed_in_every_stage_it_ends_the_same(victim: str, by_flow: tuple[Clon
         for place in (*PLACES, *METRICS):  # there as a whole, or not there
             if (made.folder / place).exists():
                 assert digest_tree(made.folder / place) == digest_tree(undisturbed.folder / place), (stage, place)
-    made.run(*COMMANDS[victim])
+    made.run(*COMMANDS[victims[0]])
     for place in (*PLACES, *METRICS):
         assert digest_tree(made.folder / place) == digest_tree(undisturbed.folder / place), place
     assert "up to date" in made.run("dvc", "status")
