@@ -9,6 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 BEGIN, END = "<!-- operators: written by python -m tests.operators -->", "<!-- operators: end -->"
+TWINS = {"torchvision": "torch.ops.torchvision", "numba": "numba.njit"}
+"""What computes on the CPU, by what its source names."""
 COLUMNS = ("Operator", "What", "CPU", "CUDA", "Tests")
 
 
@@ -21,7 +23,7 @@ def table() -> str:
         functions = [name for name in re.findall(r"^def (\w+)\(", text, re.MULTILINE) if name in offered]
         if functions and "LIBRARY.define" in text:
             what = (ast.get_docstring(ast.parse(text)) or "").splitlines()[0].rstrip(".")
-            twin = "numba" if "numba.njit" in text else "torch"
+            twin = next((name for name, mark in TWINS.items() if mark in text), "torch")
             rows.append(
                 (", ".join(f"`{name}`" for name in functions), what, twin, cuda(path.stem, text), tests_of(functions, text))
             )
