@@ -190,7 +190,8 @@ def paste_cases() -> Iterator[Case]:
 
     def theirs(masks: Tensor, b: Tensor) -> Tensor:
         """Masks are resized to whole pixels, so borders differ by one."""
-        return paste_masks_in_image(masks.unsqueeze(1), b, (height, width))[:, 0] >= 0.5
+        full: Tensor = paste_masks_in_image(masks.unsqueeze(1), b, (height, width))
+        return full[:, 0] >= 0.5
 
     def near(found: Tensor, wanted: Tensor) -> bool:
         return float((found & wanted).sum() / (found | wanted).sum()) > 0.8

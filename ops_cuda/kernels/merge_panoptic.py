@@ -231,8 +231,8 @@ def merge_panoptic(
     chosen = words, boxes, scores, count, sizes, taken, owners, segments, rows, *picture, _at_least(score), overlap
     merge_things.launch(torch.float32, device, images, WIDE, *chosen)
     merge_free.launch(torch.float32, device, blocks, THREADS, taken, semantic, sizes, free, images, *picture)
-    given = free, owners, segments, number, images, rows, classes, least
-    merge_stuff.launch(torch.float32, device, blocks_for(images), THREADS, *given)
-    given = words, semantic, sizes, owners, segments, number, ids, images, rows, *picture
-    merge_ids.launch(torch.float32, device, blocks, THREADS, *given)
+    listed = free, owners, segments, number, images, rows, classes, least
+    merge_stuff.launch(torch.float32, device, blocks_for(images), THREADS, *listed)
+    placed = words, semantic, sizes, owners, segments, number, ids, images, rows, *picture
+    merge_ids.launch(torch.float32, device, blocks, THREADS, *placed)
     return ids, owners, segments
