@@ -92,7 +92,7 @@ def merge_things(
             band, column = top // ROWS + t // across, left + t % across
             while band < last:
                 i = (n * bands + band) * width + column
-                word = read_word(words, (r * bands + band) * width + column) & ((1 << min(real_height - band * ROWS, ROWS)) - 1)
+                word = read_word(words, (r * bands + band) * width + column)
                 write_word(taken, i, word | read_word(taken, i))
                 band, column = band + down, column + aside
                 if column >= right:

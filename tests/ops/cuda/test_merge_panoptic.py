@@ -72,6 +72,20 @@ def test_ties() -> None:
     assert assert_same(*given, 2, 0.5, 0.0, 0.7)[1].tolist() == [[0, 3, -1, -1]]
 
 
+def test_what_is_taken_stays_taken() -> None:
+    """The second takes pixels below the first's in the same columns; the third lies in the first."""
+    given = squares([(0.0, 0.0, 4.0, 8.0), (2.0, 4.0, 8.0, 8.0), (2.0, 0.0, 4.0, 4.0)], [0.9, 0.8, 0.7], side=9)
+    assert assert_same(*given, 2, 0.5, 0.0, 0.1)[1].tolist() == [[0, 1, 4, -1, -1]]
+
+
+def test_pixels_below_the_picture_do_not_count() -> None:
+    """Half of the second's four rows in the picture is taken; eight more lie in the padding."""
+    given = squares([(0.0, 0.0, 4.0, 4.0), (0.0, 2.0, 4.0, 14.0)], [0.9, 0.8], side=14)
+    given[5] = torch.tensor([[6, 14]])
+    assert assert_same(*given, 2, 0.4, 0.0, 0.1)[1].tolist() == [[0, 3, -1, -1]]
+    assert assert_same(*given, 2, 0.5, 0.0, 0.1)[1].tolist() == [[0, 1, 3, -1]]
+
+
 def test_boxes_beyond_the_picture_and_without_area() -> None:
     corners = [
         (-9.0, -9.0, 3.0, 3.0),
