@@ -202,7 +202,8 @@ def row(pair: Pair, what: str, rounds: int) -> str:
 
 def finish(found: Any, images: Any) -> None:
     """What torchvision's model does too: boxes, keypoints and masks at the picture's size. Nothing for what it has not."""
-    from pipeline.detector.postprocess import paste_masks, postprocess
+    from ops_cuda import paste_masks
+    from pipeline.detector.postprocess import postprocess
     from pipeline.structures import Detections
 
     if not isinstance(found, Detections):

@@ -173,7 +173,44 @@ def matching_cases() -> Iterator[Case]:
     yield Case("match_boxes", "8 x 200k anchors x 100", made, ours, theirs, same, work, "GFLOP/s")
 
 
-CASES = (nms_cases, roi_align_cases, focal_cases, matching_cases)
+def paste_cases() -> Iterator[Case]:
+    """A picture's masks at full size, as pixels and as run lengths, against torchvision's pasting and its thresholding.
+
+    Theirs knows no run lengths: its column holds what it does before them.
+    """
+    from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+    count, height, width = 100, 800, 1333
+
+    def made(seed: int) -> tuple[Any, ...]:
+        """Discs of half a box in radius, somewhere in it."""
+        generator, cell = seeded(seed), torch.linspace(0, 1, 28, device="cuda")
+        y, x = torch.rand(2, count, 1, generator=generator, device="cuda") - cell
+        return 1 - torch.hypot(y.unsqueeze(2), x.unsqueeze(1)).clamp(max=1), boxes(generator, count)
+
+    def theirs(masks: Tensor, b: Tensor) -> Tensor:
+        """Masks are resized to whole pixels, so borders differ by one."""
+        full: Tensor = paste_masks_in_image(masks.unsqueeze(1), b, (height, width))
+        return full[:, 0] >= 0.5
+
+    def near(found: Tensor, wanted: Tensor) -> bool:
+        return float((found & wanted).sum() / (found | wanted).sum()) > 0.8
+
+    def near_runs(found: tuple[Tensor, Tensor], wanted: Tensor) -> bool:
+        return int(found[1][-1]) <= len(found[0]) and near(ops_cuda.decode_rle(*found, height, width), wanted)
+
+    def pixels(masks: Tensor, b: Tensor) -> Tensor:
+        return ops_cuda.paste_masks(masks, b, height, width)
+
+    def runs(masks: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        return ops_cuda.paste_rle(masks, b, height, width, 200_000)
+
+    size = f"{count} masks at {height} x {width}"
+    yield Case("paste_masks", size, made, pixels, theirs, near, 1.0 * count * height * width, "GB/s written")
+    yield Case("paste_rle", size, made, runs, theirs, near_runs, 0, "")
+
+
+CASES = (nms_cases, roi_align_cases, focal_cases, matching_cases, paste_cases)
 
 
 def milliseconds(run: Callable[..., Any], sets: list[tuple[Any, ...]]) -> float:

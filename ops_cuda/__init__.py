@@ -17,6 +17,7 @@ from ops_cuda.merge_panoptic import merge_panoptic
 from ops_cuda.nms import nms
 from ops_cuda.nms import onnx_translation as _nms_translation
 from ops_cuda.nms_rotated import nms_rotated
+from ops_cuda.paste_masks import paste_masks, paste_rle
 from ops_cuda.point_sample import onnx_translation as _point_sample_translation
 from ops_cuda.point_sample import point_sample
 from ops_cuda.rasterise_polygons import rasterise_polygons
@@ -51,6 +52,8 @@ __all__ = [
     "nms",
     "nms_rotated",
     "onnx_translations",
+    "paste_masks",
+    "paste_rle",
     "point_sample",
     "pyramid_level",
     "rasterise_polygons",

@@ -4,20 +4,21 @@ What: detections by falling score until one is below `score`. Each is pasted at 
 at the pixel's centre and zero outside its grid, is at least one half) and takes the pixels that are still free; it is left out
 when more than `overlap` of it is taken already. Then every class but 0, which stands for all things, takes the free pixels of
 its own when they are at least `stuff_area`. Segments are numbered from 1 in that order.
-Limits: D + C below 2**31; a mask without a pixel makes no segment. No picture-sized mask is kept: one detection at a time.
+Limits: D + C below 2**31; a mask without a pixel makes no segment. A map that holds another class is a ValueError on the CPU; on
+the GPU, which waits for nobody, such pixels are left without a segment. The CPU keeps no picture-sized mask; the GPU keeps all of
+them, a bit a pixel.
 Source: panoptic segmentation (Kirillov et al. 2019), Panoptic FPN (Kirillov et al. 2019). No gradient. Outside the ONNX graph,
 where `pipeline.predict.panoptic` is the numpy form.
-CUDA: until the kernel exists, tensors go through the host (a synchronisation).
+CUDA: everything runs over words of 32 rows of a column; a block per picture decides on its detections in turn.
 """
-
-import math
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._registration import LIBRARY
+from ops_cuda._pasting import paste
+from ops_cuda._registration import LIBRARY, on_cuda
 
 
 def merge_panoptic(
@@ -57,43 +58,6 @@ def merge_panoptic(
 
 
 @numba.njit(cache=True, error_model="numpy", nogil=True)  # type: ignore[untyped-decorator]
-def _taps(start: np.float32, end: np.float32, first: int, last: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each pixel first..last-1 the lower of the two cells that its centre lies between (-1..cells-1), and their weights."""
-    cell = np.empty(last - first, np.int64)
-    weight = np.zeros((last - first, 2), np.float32)
-    for pixel in range(first, last):
-        at = (np.float32(pixel) + np.float32(0.5) - start) / (end - start) * np.float32(cells) - np.float32(0.5)
-        lower = math.floor(at)
-        cell[pixel - first] = lower
-        for side in range(2):
-            if 0 <= lower + side < cells:
-                weight[pixel - first, side] = np.float32(1) - abs(at - np.float32(lower + side))
-    return cell, weight
-
-
-@numba.njit(cache=True, error_model="numpy", nogil=True)  # type: ignore[untyped-decorator]
-def _paste(mask: np.ndarray, box: np.ndarray, height: int, width: int) -> tuple[int, int, np.ndarray]:
-    """First row, first column and bool [h, w]: the part of the picture that the box touches, and which of its pixels are in."""
-    cells = mask.shape[0]
-    top, bottom = max(0, math.floor(box[1])), min(height, math.ceil(box[3]) + 1)
-    left, right = max(0, math.floor(box[0])), min(width, math.ceil(box[2]) + 1)
-    inside = np.zeros((max(0, bottom - top), max(0, right - left)), np.bool_)
-    if inside.size == 0 or not (box[2] > box[0] and box[3] > box[1]):
-        return top, left, inside
-    row, by_row = _taps(box[1], box[3], top, bottom, cells)
-    column, by_column = _taps(box[0], box[2], left, right, cells)
-    for y in range(bottom - top):
-        upper, lower = min(max(row[y], 0), cells - 1), min(max(row[y] + 1, 0), cells - 1)
-        for x in range(right - left):
-            value = np.float32(0)
-            for side in range(2):
-                c = min(max(column[x] + side, 0), cells - 1)
-                value += by_column[x, side] * (by_row[y, 0] * mask[upper, c] + by_row[y, 1] * mask[lower, c])
-            inside[y, x] = value >= np.float32(0.5)
-    return top, left, inside
-
-
-@numba.njit(cache=True, error_model="numpy", nogil=True)  # type: ignore[untyped-decorator]
 def _merge_image(
     masks: np.ndarray,
     boxes: np.ndarray,
@@ -113,7 +77,7 @@ def _merge_image(
     for d in range(count):
         if np.float64(scores[d]) < score:
             break
-        top, left, inside = _paste(masks[d], boxes[d], height, width)
+        top, left, inside = paste(masks[d], boxes[d], height, width)
         area, taken = 0, 0
         for y in range(inside.shape[0]):
             for x in range(inside.shape[1]):
@@ -158,7 +122,7 @@ def _merge_panoptic_cpu(
     stuff_area: float,
     score: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    ids, owner, segments = _empty(masks, semantic, classes)
+    ids, owner, segments = empty_segments(masks, semantic, classes)
     masks_np, boxes_np, scores_np = (values.float().contiguous().numpy() for values in (masks, boxes, scores))
     semantic_np, ids_np, owner_np = semantic.to(torch.int32).numpy(), ids.numpy(), owner.numpy()
     for n, (real, (height, width)) in enumerate(zip(count.tolist(), sizes.tolist(), strict=True)):
@@ -175,24 +139,8 @@ def _merge_panoptic_cpu(
     return ids, owner, segments
 
 
-def _merge_panoptic_cuda(
-    masks: Tensor,
-    boxes: Tensor,
-    scores: Tensor,
-    count: Tensor,
-    semantic: Tensor,
-    sizes: Tensor,
-    classes: int,
-    overlap: float,
-    stuff_area: float,
-    score: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    things = masks.cpu(), boxes.cpu(), scores.cpu(), count.cpu()
-    ids, owner, segments = _merge_panoptic_cpu(*things, semantic.cpu(), sizes.cpu(), classes, overlap, stuff_area, score)
-    return ids.to(masks.device), owner.to(masks.device), segments.to(masks.device)
-
-
-def _empty(masks: Tensor, semantic: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+def empty_segments(masks: Tensor, semantic: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Results without a segment."""
     return (
         semantic.new_zeros(semantic.shape, dtype=torch.int32),
         masks.new_full((masks.shape[0], masks.shape[1] + classes), -1, dtype=torch.int64),
@@ -215,7 +163,7 @@ def _merge_panoptic_fake(
     stuff_area: float,
     score: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty(masks, semantic, classes)
+    return empty_segments(masks, semantic, classes)
 
 
 LIBRARY.define(
@@ -223,5 +171,5 @@ LIBRARY.define(
     "float overlap, float stuff_area, float score) -> (Tensor, Tensor, Tensor)"
 )
 LIBRARY.impl("merge_panoptic", _merge_panoptic_cpu, "CPU")
-LIBRARY.impl("merge_panoptic", _merge_panoptic_cuda, "CUDA")
+on_cuda("merge_panoptic", "merge_panoptic", "merge_panoptic")
 torch.library.register_fake("detectline::merge_panoptic", _merge_panoptic_fake, lib=LIBRARY)

@@ -17,7 +17,7 @@ def postprocess(detections: Detections, sizes_N2: Tensor, out_sizes_N2: Tensor) 
     """Rescale boxes from (height, width) `sizes` to `out_sizes`, clip, drop empty boxes and close the gaps.
 
     `sizes` are those of the resized picture without padding. The order by score is kept. Masks stay in their boxes' frames:
-    `paste_masks` brings one picture's to full size. Heatmaps become keypoints, which are not clipped.
+    `ops_cuda.paste_masks` brings one picture's to full size. Heatmaps become keypoints, which are not clipped.
     """
     detections = _with_keypoints(detections)
     scale_N2 = (out_sizes_N2.double() / sizes_N2.double()).to(detections.boxes_ND4.dtype).flip(1)
@@ -72,16 +72,6 @@ def _with_keypoints(detections: Detections) -> Detections:
     return replace(detections, heatmaps_NDKMM=None, keypoints_NDK3=keypoints_NDK3)
 
 
-def paste_masks(masks_DMM: Tensor, boxes_D4: Tensor, height: int, width: int) -> Tensor:
-    """Masks of one picture at full size: bool [D, height, width] from probabilities in the frames of boxes with area.
-
-    A pixel is in where the mask, bilinear at the pixel's centre and zero outside the grid, is at least one half.
-    """
-    rows_DHM = _weights(boxes_D4[:, 1], boxes_D4[:, 3], height, masks_DMM.shape[1])
-    columns_DWM = _weights(boxes_D4[:, 0], boxes_D4[:, 2], width, masks_DMM.shape[2])
-    return rows_DHM @ masks_DMM @ columns_DWM.transpose(1, 2) >= 0.5
-
-
 def surface_coordinates(
     coarse_CMM: Tensor, fine_CMM: Tensor, u_CMM: Tensor, v_CMM: Tensor, box_4: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -98,10 +88,3 @@ def surface_coordinates(
     parts_HW = resized(fine_CMM).argmax(dim=0) * (resized(coarse_CMM).argmax(dim=0) > 0)
     uv_2HW = torch.stack([resized(values).gather(0, parts_HW.unsqueeze(0))[0] for values in (u_CMM, v_CMM)])
     return parts_HW, torch.where(parts_HW > 0, uv_2HW, torch.zeros_like(uv_2HW))
-
-
-def _weights(start_D: Tensor, end_D: Tensor, pixels: int, cells: int) -> Tensor:
-    """Bilinear weights [D, pixels, cells] of a mask's cells at the pixels' centres."""
-    centre_H = torch.arange(pixels, device=start_D.device) + 0.5
-    at_DH = (centre_H - start_D.unsqueeze(1)) / (end_D - start_D).unsqueeze(1) * cells - 0.5
-    return (1 - (at_DH.unsqueeze(2) - torch.arange(cells, device=start_D.device)).abs()).clamp(min=0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
+import ops_cuda  # noqa: F401  registers the ops
 from tests.ops.cuda.samples import SAMPLES
 
 pytestmark = pytest.mark.kernels

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.detector.postprocess import paste_masks, postprocess
+from ops_cuda import paste_masks
+from pipeline.detector.postprocess import postprocess
 from tests.parity.case import Case, close
 
 pytestmark = pytest.mark.parity

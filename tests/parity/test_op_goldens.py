@@ -11,7 +11,6 @@ from torch import Tensor
 import ops_cuda
 from pipeline.detector.anchors import AnchorGenerator
 from pipeline.detector.box_coding import LARGEST_LOG_RATIO, BoxCoder, clip_boxes
-from pipeline.detector.postprocess import paste_masks
 from pipeline.detector.rpn import select_proposals
 from pipeline.detector.select import Selection
 
@@ -92,7 +91,7 @@ def test_mask_targets(golden: Any, number: int) -> None:
 
 def test_pasted_masks(golden: Any) -> None:
     height, width = golden("paste/hw").tolist()
-    assert torch.equal(paste_masks(golden("paste/masks"), golden("paste/boxes"), height, width), golden("paste/out_0.5"))
+    assert torch.equal(ops_cuda.paste_masks(golden("paste/masks"), golden("paste/boxes"), height, width), golden("paste/out_0.5"))
 
 
 @pytest.mark.parametrize(("alpha", "gamma"), [("0.25", "2.0"), ("-1", "2.0"), ("0.5", "0.0")])

@@ -54,7 +54,7 @@ def test_pasted_masks_of_the_reference(shared):
 def test_pasted_masks_equal_the_detectors_own(kind):
     """Thin, huge and tiny boxes; masks of 0 and 1 whose edges fall on pixels' centres meet the threshold exactly."""
     torch = pytest.importorskip("torch")
-    from pipeline.detector.postprocess import paste_masks
+    from ops_cuda import paste_masks
 
     random = np.random.default_rng(0)
     height, width, d = 37, 53, 300
