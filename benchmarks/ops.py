@@ -210,7 +210,36 @@ def paste_cases() -> Iterator[Case]:
     yield Case("paste_rle", size, made, runs, theirs, near_runs, 0, "")
 
 
-CASES = (nms_cases, roi_align_cases, focal_cases, matching_cases, paste_cases)
+def deform_cases() -> Iterator[Case]:
+    """A modulated 3 x 3 convolution of a ResNet's third stage, forward and with all gradients."""
+    from torchvision.ops import deform_conv2d
+
+    def made(seed: int) -> tuple[Any, ...]:
+        generator = seeded(seed)
+        shapes = (2, 256, 50, 84), (2, 18, 50, 84), (256, 256, 3, 3), (2, 9, 50, 84)
+        return tuple(torch.randn(*shape, generator=generator, device="cuda").requires_grad_() for shape in shapes)
+
+    def ours(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
+        return ops_cuda.deform_conv2d(x, offset, weight, mask, 1, 1, 1, 1)
+
+    def theirs(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
+        return deform_conv2d(x, offset, weight, None, 1, 1, 1, mask)
+
+    def both_ways(forward: Callable[..., Tensor]) -> Callable[..., Any]:
+        return lambda *given: torch.autograd.grad(forward(*given).sum(), given)
+
+    def near(found: Any, wanted: Any) -> bool:
+        pairs = zip(found, wanted, strict=True) if isinstance(found, tuple) else [(found, wanted)]
+        return all(bool((a - b).abs().max() <= 1e-3 * b.abs().max()) for a, b in pairs)
+
+    work = 2.0 * 2 * 50 * 84 * 256 * 256 * 9
+    yield Case("deform_conv2d forward", "2 x 256 x 50 x 84", made, ours, theirs, near, work, "GFLOP/s")
+    yield Case(
+        "deform_conv2d both ways", "2 x 256 x 50 x 84", made, both_ways(ours), both_ways(theirs), near, 3 * work, "GFLOP/s"
+    )
+
+
+CASES = (nms_cases, roi_align_cases, focal_cases, matching_cases, deform_cases, paste_cases)
 
 
 def milliseconds(run: Callable[..., Any], sets: list[tuple[Any, ...]]) -> float:

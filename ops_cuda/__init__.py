@@ -1,6 +1,6 @@
 """The detector's own operators: batch-aware functions over `torch.library` ops, each one file from method to registration.
 
-CUDA kernels are registered in the op's own file; until an op has one its docstring says how CUDA tensors are served.
+CUDA tensors are served by `ops_cuda.kernels`, a module per op that is imported at its first call.
 """
 
 from collections.abc import Callable

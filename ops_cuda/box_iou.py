@@ -4,13 +4,13 @@ What: pairwise [M, K] or aligned [M] overlap. `iou` and `ioa` (intersection over
 `diou` and `ciou` lie in [-1, 1] and carry gradients, with 1e-7 against division by zero.
 Limits: float32 or float64; x2 >= x1. The pairwise form materialises the matrix: matching of many anchors is `match_boxes`.
 Source: Rezatofighi et al. 2019 (GIoU), Zheng et al. 2020 (DIoU, CIoU).
-CUDA: one kernel serves both forms, for float32 and half types (computed in float32); gradients and float64 are the same tensor
-expression as on the CPU, without synchronisation.
+CUDA: one kernel serves both forms, for float32 and half types (computed in float32); where a gradient is wanted, and in float64,
+it is the same tensor expression as on the CPU, without synchronisation.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -42,7 +42,8 @@ def aligned_box_iou(a_M4: Tensor, b_M4: Tensor, kind: Overlap = "iou") -> Tensor
 
 
 def _has_kernel(a: Tensor, b: Tensor) -> bool:
-    return a.is_cuda and a.dtype == b.dtype != torch.float64
+    differentiable = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
+    return a.is_cuda and a.dtype == b.dtype != torch.float64 and not differentiable
 
 
 def _one_batch_axis(boxes: Tensor, outer: torch.Size) -> Tensor:
@@ -115,45 +116,18 @@ LIBRARY.define("box_iou(Tensor a, Tensor b, str kind) -> Tensor")
 LIBRARY.impl("box_iou", lambda a, b, kind: _KINDS[kind](a, b), "CompositeImplicitAutograd")
 
 
-# -- the form with a CUDA kernel: its gradient is that of the expression --
+# -- the form with a CUDA kernel, without a gradient --
 
 
 def _pairs(a: Tensor, b: Tensor, kind: str) -> Tensor:
     return _KINDS[kind](a.unsqueeze(-2), b.unsqueeze(-3))
 
 
-def _pairs_backward(upstream: Tensor, a: Tensor, b: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        given = (a.detach().requires_grad_(), b.detach().requires_grad_())
-        overlap = _pairs(*given, kind)
-    first, second = torch.autograd.grad(overlap, given, upstream)
-    return first, second
-
-
-LIBRARY.define("box_iou_pairs(Tensor a, Tensor b, str kind) -> Tensor")
-LIBRARY.define("box_iou_pairs_backward(Tensor upstream, Tensor a, Tensor b, str kind) -> (Tensor, Tensor)")
-LIBRARY.impl("box_iou_pairs", _pairs, "CPU")
-LIBRARY.impl("box_iou_pairs_backward", _pairs_backward, "CompositeExplicitAutograd")
-on_cuda("box_iou_pairs", "box_iou", "box_iou")
-
-
 def _pairs_fake(a: Tensor, b: Tensor, kind: str) -> Tensor:
     return a.new_empty(*torch.broadcast_shapes(a.shape[:1], b.shape[:1]), a.shape[1], b.shape[1])
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    a, b, ctx.kind = inputs
-    ctx.save_for_backward(a, b)
-
-
-def _autograd(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-    return (*torch.ops.detectline.box_iou_pairs_backward(upstream, *ctx.saved_tensors, ctx.kind), None)
-
-
+LIBRARY.define("box_iou_pairs(Tensor a, Tensor b, str kind) -> Tensor")
+LIBRARY.impl("box_iou_pairs", _pairs, "CPU")
+on_cuda("box_iou_pairs", "box_iou", "box_iou")
 torch.library.register_fake("detectline::box_iou_pairs", _pairs_fake, lib=LIBRARY)
-torch.library.register_fake(
-    "detectline::box_iou_pairs_backward",
-    lambda upstream, a, b, kind: (torch.empty_like(a), torch.empty_like(b)),
-    lib=LIBRARY,
-)
-torch.library.register_autograd("detectline::box_iou_pairs", _autograd, setup_context=_setup, lib=LIBRARY)

@@ -2,10 +2,10 @@
 
 What: y[p] = sum over taps k of w[k] * mask[p, k] * x(p * stride - padding + k * dilation + offset[p, k]), x bilinear and zero
 outside. Version 1 has no mask (all ones); version 2 ("modulated") learns one. Offsets come as (y, x) pairs per tap.
-Limits: float32 and float64; no bias. Channels are a multiple of `groups` and of the offset groups, whose number is the offset's
-channels / (2 * taps).
+Limits: no bias. Half types are computed in float32, but on a GPU the product with the weight is taken in them. Channels are a
+multiple of `groups` and of the offset groups, whose number is the offset's channels / (2 * taps).
 Source: Dai et al. 2017 (v1), Zhu et al. 2019 (v2).
-CUDA: torchvision's kernels, without synchronisation.
+CUDA: a kernel samples what the taps read, and cuBLAS multiplies it by the weight; one kernel brings the gradient back.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops_cuda._registration import LIBRARY
+from ops_cuda._registration import LIBRARY, on_cuda
 
 
 def deform_conv2d(
@@ -38,7 +38,7 @@ def _offset_groups(offset: Tensor, weight: Tensor) -> int:
     return int(offset.shape[1]) // (2 * int(weight.shape[2]) * int(weight.shape[3]))
 
 
-# -- CPU twin, and CUDA: torchvision's operator --
+# -- CPU twin: torchvision's operator, which knows no half types --
 
 
 def _arguments(
@@ -52,6 +52,8 @@ def _arguments(
     groups: int,
 ) -> tuple[Any, ...]:
     """What both of torchvision's operators take; it wants tensors where there is no mask and no bias."""
+    if x.dtype in (torch.float16, torch.bfloat16):
+        x, weight, offset, mask = (value if value is None else value.float() for value in (x, weight, offset, mask))
     given = x.new_zeros((x.shape[0], 1)) if mask is None else mask
     geometry = (stride, stride, padding, padding, dilation, dilation, groups, _offset_groups(offset, weight), mask is not None)
     return (x, weight, offset, given, x.new_zeros(weight.shape[0]), *geometry)
@@ -63,7 +65,7 @@ def _forward(
     import torchvision  # noqa: F401  registers the operator below; takes seconds to import
 
     y: Tensor = torch.ops.torchvision.deform_conv2d(*_arguments(x, weight, offset, mask, stride, padding, dilation, groups))
-    return y
+    return y.to(x.dtype)
 
 
 def _backward(
@@ -80,8 +82,9 @@ def _backward(
     import torchvision  # noqa: F401
 
     given = _arguments(x, weight, offset, mask, stride, padding, dilation, groups)
-    gradients = torch.ops.torchvision._deform_conv2d_backward(upstream.contiguous(), *given)
-    return list(gradients[: 3 if mask is None else 4])
+    upstream = upstream.to(given[0].dtype).contiguous()
+    gradients = torch.ops.torchvision._deform_conv2d_backward(upstream, *given)
+    return [gradient.to(x.dtype) for gradient in gradients[: 3 if mask is None else 4]]
 
 
 # -- registration: schema, fake, autograd, ONNX --
@@ -94,9 +97,10 @@ LIBRARY.define(
     "deform_conv2d_backward(Tensor upstream, Tensor x, Tensor weight, Tensor offset, Tensor? mask, int stride, int padding, "
     "int dilation, int groups) -> Tensor[]"
 )
-for _device in ("CPU", "CUDA"):
-    LIBRARY.impl("deform_conv2d", _forward, _device)
-    LIBRARY.impl("deform_conv2d_backward", _backward, _device)
+LIBRARY.impl("deform_conv2d", _forward, "CPU")
+LIBRARY.impl("deform_conv2d_backward", _backward, "CPU")
+on_cuda("deform_conv2d", "deform_conv2d", "deform_conv2d")
+on_cuda("deform_conv2d_backward", "deform_conv2d", "deform_conv2d_backward")
 
 
 def _fake(x: Tensor, weight: Tensor, offset: Tensor, *_: Any) -> Tensor:

@@ -27,25 +27,38 @@ def swap_align2nat(aligned_NCHW: Tensor, side: int, scale: int, height: int, wid
 # -- CPU twin --
 
 
-def _along(x: Tensor, side: int, scale: int, windows: int, pad: float) -> Tensor:
-    """One direction: [..., side, pixels] -> [..., scale * side, windows]."""
-    pixels, cells = x.shape[-1], scale * side
+def _reads(x: Tensor, side: int, scale: int, windows: int, pixels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of one direction with [side, pixels] values: places of the lower and the upper unit of each cell of each window, [cells *
+    windows], the upper one's share [cells, 1], and which lie inside the map [cells, windows]. Dtype and device of `x`."""
+    cells = scale * side
     offset_V = torch.arange(cells, device=x.device) - cells // 2
     place_VW = offset_V.unsqueeze(1) + scale * torch.arange(windows, device=x.device)
     inside_VW = (place_VW >= 0) & (place_VW < pixels)
     unit_V = (offset_V.to(x.dtype) / scale + side // 2).clamp(0, side - 1)
     low_V = unit_V.floor().to(torch.int64)
-    share_V = (unit_V - low_V.to(x.dtype)).unsqueeze(1)
+    share_V1 = (unit_V - low_V.to(x.dtype)).unsqueeze(1)
     high_V = (low_V + 1).clamp(max=side - 1)
     at_VW = place_VW.clamp(min=0).minimum(torch.full_like(place_VW, 1) * (pixels - 1))
+    low, high = ((unit.unsqueeze(1) * pixels + at_VW).flatten() for unit in (low_V, high_V))
+    return low, high, share_V1, inside_VW
+
+
+def _along(x: Tensor, side: int, scale: int, windows: int, pad: float) -> Tensor:
+    """One direction: [..., side, pixels] -> [..., scale * side, windows]."""
+    low, high, share_V1, inside_VW = _reads(x, side, scale, windows, x.shape[-1])
     flat = x.flatten(-2)
-
-    def read(unit_V: Tensor) -> Tensor:
-        index = (unit_V.unsqueeze(1) * pixels + at_VW).flatten()
-        return flat.index_select(-1, index).unflatten(-1, (cells, windows))
-
-    mixed = read(low_V) * (1 - share_V) + read(high_V) * share_V
+    below, above = (flat.index_select(-1, index).unflatten(-1, (scale * side, windows)) for index in (low, high))
+    mixed = below * (1 - share_V1) + above * share_V1
     return torch.where(inside_VW, mixed, torch.full_like(mixed, pad))
+
+
+def _along_backward(upstream: Tensor, side: int, scale: int, pixels: int) -> Tensor:
+    """Its gradient: [..., scale * side, windows] -> [..., side, pixels]."""
+    low, high, share_V1, inside_VW = _reads(upstream, side, scale, upstream.shape[-1], pixels)
+    slope = torch.where(inside_VW, upstream, torch.zeros_like(upstream))
+    flat = slope.new_zeros(*slope.shape[:-2], side * pixels)
+    flat = flat.index_add(-1, low, (slope * (1 - share_V1)).flatten(-2)).index_add(-1, high, (slope * share_V1).flatten(-2))
+    return flat.unflatten(-1, (side, pixels))
 
 
 def _swap_align2nat(x: Tensor, side: int, scale: int, height: int, width: int, pad: float) -> Tensor:
@@ -67,10 +80,9 @@ def _expressions_contiguous(x: Tensor, side: int, scale: int, height: int, width
 
 
 def _expressions_backward(upstream: Tensor, side: int, scale: int, rows: int, columns: int) -> Tensor:
-    with torch.enable_grad():
-        x = upstream.new_zeros(upstream.shape[0], side * side, rows, columns, requires_grad=True)
-        natural = _expressions(x, side, scale, upstream.shape[3], upstream.shape[4], 0.0)
-        return torch.autograd.grad(natural, x, upstream)[0].contiguous()
+    rows_NUWVY = _along_backward(upstream.permute(0, 1, 3, 2, 4), side, scale, columns).permute(0, 3, 4, 1, 2)
+    aligned_NVUHW = _along_backward(rows_NUWVY, side, scale, rows).permute(0, 3, 1, 4, 2)
+    return aligned_NVUHW.flatten(1, 2).contiguous()
 
 
 # -- registration: on the CPU the composite form gives the fake, the gradient and the ONNX decomposition --

@@ -9,8 +9,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 BEGIN, END = "<!-- operators: written by python -m tests.operators -->", "<!-- operators: end -->"
-TWINS = {"torchvision": "torch.ops.torchvision", "numba": "numba.njit"}
-"""What computes on the CPU, by what its source names."""
+TWINS = {
+    "torchvision": r"torch\.ops\.torchvision|from torchvision",
+    "numba": r"numba\.njit|^from ops_cuda\.rasterise_polygons import",
+    "numpy": r"^import numpy",
+}
+"""What computes on the CPU, by what its source holds."""
 COLUMNS = ("Operator", "What", "CPU", "CUDA", "Tests")
 
 
@@ -23,7 +27,7 @@ def table() -> str:
         functions = [name for name in re.findall(r"^def (\w+)\(", text, re.MULTILINE) if name in offered]
         if functions and "LIBRARY.define" in text:
             what = (ast.get_docstring(ast.parse(text)) or "").splitlines()[0].rstrip(".")
-            twin = next((name for name, mark in TWINS.items() if mark in text), "torch")
+            twin = next((name for name, mark in TWINS.items() if re.search(mark, text, re.MULTILINE)), "torch")
             rows.append(
                 (", ".join(f"`{name}`" for name in functions), what, twin, cuda(path.stem, text), tests_of(functions, text))
             )
