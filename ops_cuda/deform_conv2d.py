@@ -53,7 +53,8 @@ def _arguments(
 ) -> tuple[Any, ...]:
     """What both of torchvision's operators take; it wants tensors where there is no mask and no bias."""
     if x.dtype in (torch.float16, torch.bfloat16):
-        x, weight, offset, mask = (value if value is None else value.float() for value in (x, weight, offset, mask))
+        x, weight, offset = x.float(), weight.float(), offset.float()
+        mask = mask if mask is None else mask.float()
     given = x.new_zeros((x.shape[0], 1)) if mask is None else mask
     geometry = (stride, stride, padding, padding, dilation, dilation, groups, _offset_groups(offset, weight), mask is not None)
     return (x, weight, offset, given, x.new_zeros(weight.shape[0]), *geometry)
