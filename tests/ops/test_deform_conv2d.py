@@ -72,6 +72,16 @@ def test_without_offsets_it_is_a_convolution() -> None:
     torch.testing.assert_close(ops_cuda.deform_conv2d(x, torch.zeros_like(offset), weight, None, 2, 1, 1, 2), expected)
 
 
+def test_one_dtype_for_all() -> None:
+    """Half types are the float32 result, rounded."""
+    x, offset, weight, mask = (value.bfloat16() for value in given((1, 1, 1, 1), 1, True))
+    found = ops_cuda.deform_conv2d(x, offset, weight, mask, 1, 1, 1, 1)
+    exact = ops_cuda.deform_conv2d(x.float(), offset.float(), weight.float(), mask.float(), 1, 1, 1, 1)
+    assert torch.equal(found, exact.bfloat16())
+    with pytest.raises(TypeError, match=r"are of torch\.bfloat16, torch\.float32; convert"):
+        ops_cuda.deform_conv2d(x, offset.float(), weight, mask, 1, 1, 1, 1)
+
+
 def test_fake_and_registration_agree_with_the_op() -> None:
     x, offset, weight, mask = given((2, 1, 1, 1), 1, True)
     for modulation in (None, mask):
