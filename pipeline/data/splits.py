@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 from pipeline.data.config import SplitConfig
-from pipeline.data.dataset import Split
+from pipeline.data.dataset import SPLITS, Split
 from pipeline.data.grouping import crossing, drawn_rows, named_groups
 from pipeline.data.pooling import joined
 from pipeline.errors import DataError
@@ -44,7 +44,7 @@ def arrange_splits(found: dict[str, Split], cfg: SplitConfig, seed: int, place: 
         splits.pop("trainval", None)
     if "train" in splits and "val" in splits:
         if cfg.existing:
-            kept = {name: replace(splits[name], name=name) for name in ("train", "val", "test") if name in splits}
+            kept: dict[str, Split] = {name: replace(splits[name], name=name) for name in SPLITS if name in splits}
             return kept, f"the source's own{_crossings(list(kept.values()), cfg, place)}"
         splits["train"] = joined([splits["train"], splits.pop("val")], place)
         pooled = "train and val"
