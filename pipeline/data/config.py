@@ -17,14 +17,29 @@ LISTING = "source.json"
 
 @schema
 class SplitConfig:
-    """How a validation split is made when the source has none. A source's own train and val splits are always kept."""
+    """Which pictures validate. What is drawn is drawn by `seed`, pictures of one group on one side: a group is equal bytes, and
+    what `field` and `pattern` say belongs together; pictures that share any of these are one group."""
 
     val: float
-    """Share of the pictures that becomes the validation split, 0..1; drawn by `seed`, byte-identical pictures together."""
+    """Share of the pictures that becomes the validation split, 0..1, where it is drawn."""
+    existing: bool
+    """True: a source's own train and val splits are kept, and only counted for groups that are in both. False: they are pooled
+    and drawn anew. A test split stays as it is."""
+    stratify: bool
+    """True: every class has its share in val, as nearly as groups allow. False: a draw that adding pictures changes little."""
+    field: str | None
+    """Field of the source's image records whose values name groups, such as video_id; null: none."""
+    pattern: str | None
+    """Regular expression, searched in each picture's path below the source; what its parentheses catch (without any: the match)
+    names the group. `^(.+)_\\d+\\.jpg$` keeps frames of one film together. null: none."""
 
     def __post_init__(self) -> None:
         if not 0 < self.val < 1:
             raise ConfigError("dataset.split.val", self.val, "must lie between 0 and 1; 0.2 is usual")
+        try:
+            re.compile(self.pattern or "")
+        except re.error as error:
+            raise ConfigError("dataset.split.pattern", self.pattern, f"is not a regular expression: {error}") from error
 
 
 @schema

@@ -1,15 +1,13 @@
 """Which pictures are for training and which for validation: the source's own answer, else a seeded one."""
 
-import hashlib
 import re
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.data.dataset import Split
+from pipeline.data.config import SplitConfig
+from pipeline.data.dataset import SPLITS, Split
+from pipeline.data.grouping import crossing, drawn_rows, named_groups
+from pipeline.data.pooling import joined
 from pipeline.errors import DataError
-from pipeline.files import digest_file
 
 WORDS = {
     "train": "train",
@@ -30,10 +28,11 @@ def split_named(text: str) -> str | None:
     return next((WORDS[word] for word in re.split(r"[^a-z]+", text.lower()) if word in WORDS), None)
 
 
-def arrange_splits(found: dict[str, Split], val_share: float, seed: int, place: object) -> tuple[dict[str, Split], str]:
+def arrange_splits(found: dict[str, Split], cfg: SplitConfig, seed: int, place: object) -> tuple[dict[str, Split], str]:
     """The source's splits as "train", "val" and maybe "test", and in words how they came about.
 
-    - train and val: kept, with test where there is one; "trainval" is left out beside either of them.
+    - train and val: kept, with test where there is one; "trainval" is left out beside either of them. Unless `cfg.existing` they
+      are pooled, and val is drawn.
     - train (or trainval) without val: val is drawn out of it. A test split is never used for validation: it is the last judge.
     - a single split, whatever its name: val is drawn out of it.
     - val and test alone: DataError, there is nothing to train on.
@@ -44,39 +43,33 @@ def arrange_splits(found: dict[str, Split], val_share: float, seed: int, place: 
     if "train" in splits or "val" in splits:
         splits.pop("trainval", None)
     if "train" in splits and "val" in splits:
-        return {name: replace(splits[name], name=name) for name in ("train", "val", "test") if name in splits}, "the source's own"
+        if cfg.existing:
+            kept: dict[str, Split] = {name: replace(splits[name], name=name) for name in SPLITS if name in splits}
+            return kept, f"the source's own{_crossings(list(kept.values()), cfg, place)}"
+        splits["train"] = joined([splits["train"], splits.pop("val")], place)
+        pooled = "train and val"
+    else:
+        pooled = None
     whole = next((name for name in ("train", "trainval", "all", *splits) if name in splits), "all")
     if whole not in ("train", "trainval", "all") and len(splits) > 1:
         raise DataError(place, f"has no training split, only {', '.join(sorted(splits))}", "rename one of them to train")
-    chosen = validation_rows(splits[whole], val_share, seed, place)
+    chosen = drawn_rows(splits[whole], cfg, seed, place)
     train, val = splits[whole].take_images(~chosen), splits[whole].take_images(chosen)
     val = replace(val, annotations=val.annotations.take(val.annotations.image_A >= 0))  # dangling rows stay in train alone
     result = {"train": replace(train, name="train"), "val": replace(val, name="val")}
     if whole != "test" and "test" in splits:
         result["test"] = replace(splits["test"], name="test")
-    origin = "the source" if whole == "all" else f"the source's {whole}"
-    return result, f"val drawn out of {origin}: share {val_share:g}, seed {seed}, byte-identical pictures together"
+    origin = "the source" if whole == "all" else f"the source's {pooled or whole}"
+    rules = ["byte-identical pictures together"]
+    rules += [f"{name} {value!r}" for name, value in (("field", cfg.field), ("pattern", cfg.pattern)) if value is not None]
+    rules += ["stratified by class"] if cfg.stratify else []
+    how = f"val drawn out of {origin}: share {cfg.val:g}, seed {seed}, {', '.join(rules)}"
+    return result, how + _crossings(list(result.values()), cfg, place)
 
 
-def validation_rows(split: Split, share: float, seed: int, place: object) -> NDArray[np.bool_]:
-    """Which images go to validation, [I]. Depends on picture bytes and the seed alone, so a renamed picture stays where it is and
-    adding pictures moves few others. Pictures with equal bytes go together, which can miss `share` by the size of a group."""
-    groups: dict[bytes, list[int]] = {}
-    for row in range(len(split.images)):
-        path = split.path(row)
-        if path.is_file():  # a missing picture can judge nothing: it stays in train
-            key = hashlib.blake2b(f"{seed} {digest_file(path)}".encode(), digest_size=16).digest()
-            groups.setdefault(key, []).append(row)
-    if len(groups) < 2:
-        raise DataError(place, "has fewer than two different pictures: no validation split can be made", "add pictures")
-    chosen = np.zeros(len(split.images), np.bool_)
-    room = max(1, round(share * len(split.images)))
-    for key in sorted(groups):
-        if len(groups[key]) <= room:
-            chosen[groups[key]] = True
-            room -= len(groups[key])
-    if not chosen.any():
-        chosen[min((len(rows), key, rows) for key, rows in groups.items())[2]] = True
-    if chosen.all():
-        chosen[groups[max(groups)]] = False
-    return chosen
+def _crossings(splits: list[Split], cfg: SplitConfig, place: object) -> str:
+    """Of the groups that the config names: how many are in several splits, in words; nothing where none is named."""
+    if cfg.field is None and cfg.pattern is None:
+        return ""
+    groups, pictures = crossing(splits, named_groups(splits, cfg, place))
+    return f"; {groups} groups ({pictures} pictures) are in more than one split"

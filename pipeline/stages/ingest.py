@@ -42,7 +42,7 @@ def run(cfg: "IngestStage") -> None:
 def read_source(cfg: SourceDataset, seed: int, source: Path) -> Dataset:
     """The data of an opened source with its splits arranged, pictures named for `images/` and annotations numbered."""
     found = read_format(cfg, source)
-    splits, splitting = arrange_splits(found.splits, cfg.split.val, seed, cfg.source)
+    splits, splitting = arrange_splits(found.splits, cfg.split, seed, cfg.source)
     require_content(splits, cfg.source)
     splits = with_safe_names(splits)
     for split in splits.values():

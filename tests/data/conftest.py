@@ -18,8 +18,12 @@ Ingest = Callable[..., Path]
 
 
 def dataset_config(root: Path, kind: str, **settings: Any) -> Any:
-    """conf/dataset/<kind>.yaml with `settings` in place of its own, checked as the command line would."""
-    values = yaml.safe_load((root / f"conf/dataset/{kind}.yaml").read_text()) | settings
+    """conf/dataset/<kind>.yaml with `settings` in place of its own, those of `split` one by one, checked as the command line
+    would."""
+    known = yaml.safe_load((root / f"conf/dataset/{kind}.yaml").read_text())
+    values = known | settings
+    if "split" in settings:
+        values["split"] = known["split"] | settings["split"]
     values["watched"] = watched_by_dvc(values["source"])
     return TypeAdapter(DatasetConfig).validate_python(values)
 
