@@ -16,6 +16,7 @@ from PIL import Image
 
 from pipeline.data.dataset import Dataset
 from pipeline.files import digest_file
+from pipeline.labels.looks import Look, look_at
 from pipeline.predict.preprocess import readable_formats
 
 CHUNK = 1000
@@ -46,6 +47,8 @@ class Inspection(NamedTuple):
     """Content digest; empty where the file could not be read."""
     fault: str
     """What the decoder said; empty for a good picture."""
+    look: Look | None = None
+    """What the pixels are like; None where they could not be read."""
 
 
 def inspect(dataset: Dataset, max_pixels: int, show: Callable[[int], None] = lambda done: None) -> dict[str, list[Inspection]]:
@@ -72,6 +75,7 @@ def inspect_picture(path: Path, max_pixels: int) -> Inspection:
     if not path.is_file():
         return Inspection(State.UNREADABLE, 0, 0, "", "not a file")
     digest, width, height = "", 0, 0
+    look = None
     try:
         digest = digest_file(path)
         with Image.open(path, formats=readable_formats()) as picture:
@@ -79,8 +83,7 @@ def inspect_picture(path: Path, max_pixels: int) -> Inspection:
             if width * height > max_pixels:
                 return Inspection(State.TOO_LARGE, width, height, digest, f"{width} x {height} pixels")
             picture.load()
-            if picture.mode not in ("RGB", "L"):
-                picture.convert("RGB")
+            look = look_at(picture)
             if picture.format == "PNG":
                 _verify(path)
     except Image.DecompressionBombError as error:
@@ -88,7 +91,7 @@ def inspect_picture(path: Path, max_pixels: int) -> Inspection:
     except Exception as error:  # Pillow raises nearly anything for a damaged file: SyntaxError, struct.error ...
         state = State.TRUNCATED if width else State.UNREADABLE
         return Inspection(state, width, height, digest, _said(error).replace(str(path), path.name))
-    return Inspection(State.GOOD, width, height, digest, "")
+    return Inspection(State.GOOD, width, height, digest, "", look)
 
 
 def _verify(path: Path) -> None:

@@ -98,7 +98,8 @@ def _share(rows: dict[str, NDArray[np.int64]], total: int) -> float:
 def validate(dataset: Dataset, cfg: ValidateConfig, show: Callable[[int], None] = lambda done: None) -> Validation:
     """Run every check on `dataset`, apply the fixes that `cfg.fix` allows, and repeat until nothing is left to mend.
 
-    Every round removes, clips or completes something, so it ends. Pictures are decoded once; `show` is told how many are done.
+    It ends: masks only shrink or change once, boxes and areas follow them, and where the fixes of a round change nothing the
+    findings stay. Pictures are decoded once; `show` is told how many are done.
     """
     checks = build_checks(cfg.severity, cfg.limits)
     inspections = inspect(dataset, cfg.limits.max_pixels, show)
@@ -109,6 +110,8 @@ def validate(dataset: Dataset, cfg: ValidateConfig, show: Callable[[int], None] 
     changes: list[Change] = []
     while any(len(one) and applies(one, cfg.fix) for one in found):
         dataset, inspections, made = mend(data, inspections, found, cfg.fix)
+        if not made:
+            break
         changes += made
         data = Columns(dataset, inspections)
         found = [check.find(data) for check in checks]

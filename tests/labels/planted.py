@@ -71,7 +71,8 @@ class Planted:
 
     def found(self, code: str, **limits: float) -> list[Finding]:
         """The findings of one check."""
-        chosen = Limits(**({"near_duplicate_iou": 0.8, "outside_px": 1.0, "max_pixels": 10**8} | limits))
+        shipped = yaml.safe_load(Path("conf/validate/default.yaml").read_text())["limits"]
+        chosen = Limits(**(shipped | limits))
         data, check = self.columns(chosen.max_pixels), CHECKS[code](Severity.ERROR, chosen)
         return list(data.listed(check.find(data)))
 
