@@ -4,11 +4,11 @@ Axes: `I` pictures and `A` annotations of all splits, `F` findings. Rows here ar
 lead back to a split's own rows.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from pipeline.labels.masks_table import MaskTable, mask_table
 from pipeline.labels.pictures import Inspection, State
 
 Rows = NDArray[np.int64]
+T = TypeVar("T")
 
 
 class Finding(NamedTuple):
@@ -103,6 +104,7 @@ class Columns:
             [rotated_boxes(split, slice(0, len(split.annotations))) for split in splits] or [np.zeros((0, 5))]
         )
         """Rotated boxes (cx, cy, w, h, degrees), NaN where a label has none."""
+        self._measured: dict[tuple[str, tuple[float, ...]], Any] = {}
         self.crowd_A = _joined([rows.crowd_A for rows in annotations], np.bool_)
         self.area_A = _joined([rows.area_A for rows in annotations], np.float64)
         """Areas that the labels state; NaN where they state none."""
@@ -151,6 +153,14 @@ class Columns:
         far_A4 = np.tile(self.frames_A2(), 2)
         inside_A4 = np.clip(self.masks.boxes_A4, 0, np.where(np.isnan(far_A4), np.inf, far_A4))
         return np.where(self.masks.has_mask()[:, None], inside_A4, np.nan)
+
+    def once(self, measure: Callable[..., T], *limits: float) -> T:
+        """`measure(self, *limits)`, computed once for all checks that ask for it."""
+        key = measure.__qualname__, limits
+        if key not in self._measured:
+            self._measured[key] = measure(self, *limits)
+        found: T = self._measured[key]
+        return found
 
     @property
     def readable_I(self) -> NDArray[np.bool_]:

@@ -136,16 +136,19 @@ class ClassFollowsPicture(Check):
             "sharpness": np.array([look.sharpness for look in looks if look is not None]),
             "width to height": data.real_widths_I[rows] / np.maximum(data.real_heights_I[rows], 1),
         }
-        known = (data.image_A >= 0) & (data.label_A >= 0)
+        known = np.flatnonzero((data.image_A >= 0) & (data.label_A >= 0))
+        known = known[np.argsort(data.label_A[known], kind="stable")]
+        starts = np.searchsorted(data.label_A[known], np.arange(len(data.dataset.classes) + 1))
+        ranks = {what: _ranks(value_R) for what, value_R in values.items()}
         reasons = []
         for label, name in enumerate(data.dataset.classes):
             with_I = np.zeros(len(data.file_names), np.bool_)
-            with_I[data.image_A[known & (data.label_A == label)]] = True
+            with_I[data.image_A[known[starts[label] : starts[label + 1]]]] = True
             there = with_I[rows]
             if min(there.sum(), (~there).sum()) < LEAST:
                 continue
-            for what, value_R in values.items():
-                told = _told_apart(value_R, there)
+            for what, rank_R in ranks.items():
+                told = _told_apart(rank_R, there)
                 if told >= FOLLOWS:
                     reasons.append(f"{what} tells pictures with {name} from the others in {told:.0%} of the pairs")
         return data.on_dataset(self, reasons)
@@ -195,10 +198,15 @@ def _drift(what: str, one: NDArray[np.float64], other: NDArray[np.float64], leas
     return f"{what} differ by {apart:.2f} (Kolmogorov-Smirnov), medians {np.median(one):.3g} and {np.median(other):.3g}"
 
 
-def _told_apart(value_R: NDArray[np.float64], there_R: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve of `value_R` as a sign of `there_R`, or of its absence; equal values count half."""
-    _, rank_R, count = np.unique(value_R, return_inverse=True, return_counts=True)
-    middle = np.cumsum(count) - (count - 1) / 2
+def _ranks(value_R: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Places of the values in ascending order, from 1; equal ones share the middle of theirs."""
+    _, group_R, count = np.unique(value_R, return_inverse=True, return_counts=True)
+    middle: NDArray[np.float64] = (np.cumsum(count) - (count - 1) / 2)[group_R]
+    return middle
+
+
+def _told_apart(rank_R: NDArray[np.float64], there_R: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve of what is ranked as a sign of `there_R`, or of its absence (Mann and Whitney's statistic)."""
     n, m = int(there_R.sum()), int((~there_R).sum())
-    area = (middle[rank_R][there_R].sum() - n * (n + 1) / 2) / (n * m)
+    area = (rank_R[there_R].sum() - n * (n + 1) / 2) / (n * m)
     return float(max(area, 1 - area))

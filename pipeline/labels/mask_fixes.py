@@ -42,7 +42,12 @@ def pruned(mask: Mask) -> Mask:
 
 def usable(polygon: Polygon) -> bool:
     """Whether a rasteriser can make pixels of it."""
-    return len(polygon) >= 3 and bool(np.isfinite(polygon).all()) and area_of(polygon) > 0
+    from pipeline.labels.outlines import first_crossing
+
+    if len(polygon) < 3 or not np.isfinite(polygon).all():
+        return False
+    # A bow tie's two halves cancel in the formula, not in the picture.
+    return area_of(polygon) > 0 or first_crossing(np.ascontiguousarray(polygon, np.float64), -1.0)[0] >= 0
 
 
 def area_of(polygon: Polygon) -> float:

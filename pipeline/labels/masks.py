@@ -51,7 +51,7 @@ class EmptyMask(Check):
     code, fix = "mask-empty", Fix.PRUNE
 
     def find(self, data: Columns) -> Findings:
-        rows = np.flatnonzero(data.masks.has_mask() & ~(data.masks.area_A > 0))
+        rows = np.flatnonzero(data.masks.has_mask() & ~(data.masks.area_A > 0) & (data.masks.loop_A == 0))
         return data.on_annotations(self, rows, "its mask has no area")
 
 

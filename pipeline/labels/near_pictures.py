@@ -42,15 +42,14 @@ def near_pictures(data: Columns, bits: int, flat: float) -> NDArray[np.int64]:
     return pairs[data.digests_I[pairs[:, 0]] != data.digests_I[pairs[:, 1]]]
 
 
-def _pieces(hashes: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """The hashes cut into BANDS pieces, each as packed bytes."""
-    return [np.packbits(piece, axis=1) for piece in np.array_split(np.unpackbits(hashes, axis=1), BANDS, axis=1)]
+def _pieces(hashes: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
+    """The hashes cut into BANDS pieces, each as a number."""
+    pieces = np.array_split(np.unpackbits(hashes, axis=1), BANDS, axis=1)
+    return [piece @ (1 << np.arange(piece.shape[1])) for piece in pieces]
 
 
-def _close(hashes: NDArray[np.uint8], piece: NDArray[np.uint8], bits: int) -> NDArray[np.int64]:
-    """Pairs with an equal `piece` and hashes at most `bits` apart, each row with the next MOST of its bucket."""
-    _, key = np.unique(piece, axis=0, return_inverse=True)
-    key = key.reshape(-1)
+def _close(hashes: NDArray[np.uint8], key: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    """Pairs with an equal `key` and hashes at most `bits` apart, each row with the next MOST of its bucket."""
     order = np.argsort(key, kind="stable")
     found = [np.zeros((0, 2), np.int64)]
     active, step = np.arange(len(order)), 1
@@ -67,7 +66,7 @@ def _near(check: Check, data: Columns, across: bool) -> Findings:
     """One finding for each picture that has a near twin before it, or for the one nearer to training of a pair across splits."""
     rank_S = np.array([{"train": 0, "val": 1}.get(name, 2 + place) for place, name in enumerate(data.names)], np.int64)
     twin: dict[int, int] = {}
-    for first, second in near_pictures(data, check.limits.hash_bits, check.limits.flat_contrast).tolist():
+    for first, second in data.once(near_pictures, check.limits.hash_bits, check.limits.flat_contrast).tolist():
         here, there = data.split_I[first], data.split_I[second]
         if (here != there) != across:
             continue

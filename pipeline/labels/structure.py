@@ -92,8 +92,9 @@ class RepeatedAnnotationId(Check):
         rows: list[int] = []
         for start, split in zip(data.annotation_start.tolist(), data.dataset.splits.values(), strict=False):
             repeated = _repeated(split.annotations.ids_A, split.annotations.ids_A >= 0)
+            known = [identity for identity in split.annotations.source_ids if identity is not None]
             seen: set[int | str] = set()
-            for row, identity in enumerate(split.annotations.source_ids):
+            for row, identity in enumerate(split.annotations.source_ids if len(set(known)) < len(known) else ()):
                 if identity is not None:
                     repeated[row] |= identity in seen
                     seen.add(identity)
