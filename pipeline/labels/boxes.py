@@ -27,7 +27,7 @@ class MissingBox(Check):
 
     def find(self, data: Columns) -> Findings:
         rows = np.flatnonzero(~np.isfinite(data.boxes_A4).all(axis=1) & _around_mask(data))
-        extents = [_written(box_4) for box_4 in data.mask_extents_A4()[rows]]
+        extents = [_written(box_4) for box_4 in data.mask_extents_A4[rows]]
         return data.on_annotations(self, rows, "no box; its mask reaches over {box}", box=extents)
 
 
@@ -101,7 +101,7 @@ class WholePictureBox(Check):
     code = "box-whole-picture"
 
     def find(self, data: Columns) -> Findings:
-        share_A = _sizes(data).prod(axis=1) / data.frames_A2().prod(axis=1)
+        share_A = _sizes(data).prod(axis=1) / data.frames_A2.prod(axis=1)
         labels_I = np.bincount(data.image_A[data.image_A >= 0], minlength=len(data.file_names))
         alone_A = (data.image_A >= 0) & (labels_I[data.image_A] == 1) if len(labels_I) else np.zeros(len(share_A), np.bool_)
         rows = np.flatnonzero(alone_A & (share_A >= self.limits.whole_share))
@@ -134,7 +134,7 @@ class UnlikeClass(Check):
         size_A2 = _sizes(data)
         judged = np.flatnonzero(np.isfinite(size_A2).all(axis=1) & (data.label_A >= 0) & ~data.ignored_A & (data.image_A >= 0))
         w_R, h_R = size_A2[judged].T
-        wide_R, high_R = data.frames_A2()[judged].T
+        wide_R, high_R = data.frames_A2[judged].T
         features = {"size": np.log(w_R * h_R / (wide_R * high_R)) / 2, "width to height": np.log(w_R / h_R)}
         far_R, kind_R = np.zeros(len(judged)), np.zeros(len(judged), np.int64)
         for number, value_R in enumerate(features.values()):
@@ -172,7 +172,7 @@ def _sizes(data: Columns) -> NDArray[np.float64]:
 
 def _around_mask(data: Columns) -> NDArray[np.bool_]:
     """Labels that a box can be drawn around."""
-    extent_A4 = data.mask_extents_A4()
+    extent_A4 = data.mask_extents_A4
     drawable: NDArray[np.bool_] = (extent_A4[:, 2:] > extent_A4[:, :2]).all(axis=1)
     return drawable
 
@@ -182,7 +182,7 @@ def _reach(data: Columns) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
     Both NaN where this cannot be judged: no picture, unknown size, or a box that has no area anyway.
     """
-    frames_A2 = data.frames_A2()
+    frames_A2 = data.frames_A2
     near_A2, far_A2 = data.boxes_A4[:, :2], data.boxes_A4[:, 2:]
     judged = (frames_A2 > 0).all(axis=1) & np.isfinite(data.boxes_A4).all(axis=1) & (far_A2 > near_A2).all(axis=1)
     overlap_A = (np.minimum(far_A2, frames_A2) - np.maximum(near_A2, 0)).min(axis=1)

@@ -140,6 +140,7 @@ class Columns:
         rows, own = self.dataset.splits[self.names[split]].annotations, row - int(self.annotation_start[split])
         return Mask(tuple(rows.polygons.polygons_of(own)), rows.rle.get(own), rows.extra.get(own, {}).get("segmentation"))
 
+    @cached_property
     def frames_A2(self) -> NDArray[np.float64]:
         """(width, height) of each annotation's picture; NaN where unknown."""
         frames_A2 = np.full((len(self.image_A), 2), np.nan)
@@ -148,9 +149,10 @@ class Columns:
         frames_A2[~(frames_A2 > 0).all(axis=1)] = np.nan
         return frames_A2
 
+    @cached_property
     def mask_extents_A4(self) -> NDArray[np.float64]:
         """Boxes around the masks, cut at the pictures' borders; NaN where there is no mask."""
-        far_A4 = np.tile(self.frames_A2(), 2)
+        far_A4 = np.tile(self.frames_A2, 2)
         inside_A4 = np.clip(self.masks.boxes_A4, 0, np.where(np.isnan(far_A4), np.inf, far_A4))
         return np.where(self.masks.has_mask()[:, None], inside_A4, np.nan)
 

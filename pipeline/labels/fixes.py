@@ -144,7 +144,7 @@ class _Draft:
             self.boxes_A4[row] = np.clip(self.boxes_A4[row], 0, np.tile(frame, 2))
             return {"box": old}, {"box": _plain(self.boxes_A4[row])}
         if fix == Fix.BOX:
-            self.boxes_A4[row] = self.data.mask_extents_A4()[row]
+            self.boxes_A4[row] = self.data.mask_extents_A4[row]
             return {"box": old}, {"box": _plain(self.boxes_A4[row])}
         if fix == Fix.AREA:
             was, self.area_A[row] = self.area_A[row], self._area(row)

@@ -75,7 +75,7 @@ class KeypointOutside(Check):
     code, fix = "keypoint-outside", Fix.UNLABEL
 
     def find(self, data: Columns) -> Findings:
-        frames_A2, slack = data.frames_A2(), self.limits.outside_px
+        frames_A2, slack = data.frames_A2, self.limits.outside_px
 
         def outside(points_AK3: NDArray[np.float32]) -> NDArray[np.bool_]:
             beyond_AK2 = np.maximum(-points_AK3[..., :2], points_AK3[..., :2] - frames_A2[:, None])

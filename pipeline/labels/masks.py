@@ -61,7 +61,7 @@ class FullMask(Check):
     code = "mask-full"
 
     def find(self, data: Columns) -> Findings:
-        share_A = data.masks.area_A / data.frames_A2().prod(axis=1)
+        share_A = data.masks.area_A / data.frames_A2.prod(axis=1)
         rows = np.flatnonzero(data.masks.has_mask() & (share_A >= self.limits.whole_share))
         return data.on_annotations(self, rows, "its mask covers {share:.1%} of the picture", share=share_A[rows])
 
@@ -83,7 +83,7 @@ class MaskOutside(Check):
     code, fix = "mask-outside", Fix.CROP
 
     def find(self, data: Columns) -> Findings:
-        beyond_A = np.maximum(-data.masks.boxes_A4[:, :2], data.masks.boxes_A4[:, 2:] - data.frames_A2()).max(axis=1)
+        beyond_A = np.maximum(-data.masks.boxes_A4[:, :2], data.masks.boxes_A4[:, 2:] - data.frames_A2).max(axis=1)
         rows = np.flatnonzero(~data.masks.coded_A & (beyond_A > max(self.limits.outside_px, 1e-6)))
         return data.on_annotations(self, rows, "its mask reaches {px:.1f} px beyond the picture", px=beyond_A[rows])
 
@@ -94,7 +94,7 @@ class MaskOffBox(Check):
     code, fix = "mask-box-differs", Fix.BOX
 
     def find(self, data: Columns) -> Findings:
-        extent_A4, boxes_A4 = data.mask_extents_A4(), data.boxes_A4
+        extent_A4, boxes_A4 = data.mask_extents_A4, data.boxes_A4
         allowed_A2 = np.maximum(self.limits.mask_box_px, SIDE_SHARE * (boxes_A4[:, 2:] - boxes_A4[:, :2]))
         off_A4 = np.abs(extent_A4 - boxes_A4)
         judged = ~np.isfinite(data.rotated_A5).all(axis=1) & (data.masks.area_A > 0) & np.isfinite(boxes_A4).all(axis=1)
@@ -123,7 +123,7 @@ class MaskArea(Check):
         found = judged & differs(real_A)
         # Where polygons overlap, in parts or in a loop, their sum is not the mask's area: those few are counted in pixels.
         unsure = np.flatnonzero(found & ~masks.coded_A & ((masks.parts_A > 1) | (masks.loop_A > 0)))
-        frames_A2 = data.frames_A2()
+        frames_A2 = data.frames_A2
         for row in unsure[np.isfinite(frames_A2[unsure]).all(axis=1)].tolist():
             width, height = map(int, frames_A2[row])
             real_A[row] = mask_fixes.pixel_area(data.mask(row), width, height)
@@ -168,7 +168,7 @@ class RunsOfOtherSize(Check):
     code, fix = "mask-rle-size", Fix.REPAIR
 
     def find(self, data: Columns) -> Findings:
-        frames_A2, sizes_A2 = data.frames_A2(), data.masks.sizes_A2
+        frames_A2, sizes_A2 = data.frames_A2, data.masks.sizes_A2
         differs = np.isfinite(frames_A2).all(axis=1) & (sizes_A2[:, ::-1] != frames_A2).any(axis=1)
         differs[list(data.masks.fault_A)] = False
         rows = np.flatnonzero(data.masks.coded_A & differs)
@@ -189,7 +189,7 @@ class CrowdPolygon(Check):
     code, fix = "mask-crowd-polygon", Fix.ENCODE
 
     def find(self, data: Columns) -> Findings:
-        framed = np.isfinite(data.frames_A2()).all(axis=1)
+        framed = np.isfinite(data.frames_A2).all(axis=1)
         rows = np.flatnonzero(data.crowd_A & framed & ~data.masks.coded_A & data.masks.has_mask() & (data.masks.area_A > 0))
         return data.on_annotations(self, rows, "iscrowd with {n} polygons", n=data.masks.parts_A[rows])
 
@@ -231,7 +231,7 @@ class MixedMasks(Check):
 def _touching(data: Columns) -> list[tuple[int, int]]:
     """Pairs of masks in panoptic splits whose extents share area, first before second; crowds are left out."""
     panoptic = [split.maps is not None and split.maps.panoptic is not None for split in data.dataset.splits.values()]
-    extent_A4 = data.mask_extents_A4()
+    extent_A4 = data.mask_extents_A4
     rows = np.flatnonzero(
         np.array(panoptic, np.bool_)[data.split_A] & (data.image_A >= 0) & ~data.crowd_A & np.isfinite(extent_A4).all(axis=1)
         if len(panoptic)

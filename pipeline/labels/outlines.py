@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 BUDGET = 20_000_000
 """Pairs of edges that are compared in one polygon; crossings beyond are not looked for."""
+FEW = 64
+"""Polygons with at most so many points are compared edge by edge without sorting."""
 LONGEST_RUN = 2**40
 """A longer run of pixels is a damaged number: no picture has so many."""
 
@@ -52,33 +54,54 @@ def _loop(points_P2: Real, i: int, j: int) -> float:
 
 
 @jit  # type: ignore[untyped-decorator]
+def _neighbours(points_P2: Real, i: int, j: int) -> bool:
+    """Whether the edges i < j are neighbours."""
+    return j == i + 1 or (i == 0 and j == len(points_P2) - 1)
+
+
+@jit  # type: ignore[untyped-decorator]
 def first_crossing(points_P2: Real, least: float) -> tuple[int, int, float]:
     """(i, j, share of the loop) of the first two edges i < j that cut off more than the share `least`; (-1, -1, 0) for none."""
     count = len(points_P2)
-    if count < 4:
-        return -1, -1, 0.0
+    if count > FEW:
+        return _first_of_many(points_P2, least)
+    for i in range(count - 2):
+        low, high = points_P2[i, 0], points_P2[i + 1, 0]
+        if low > high:
+            low, high = high, low
+        for j in range(i + 2, count):
+            x, after = points_P2[j, 0], points_P2[j + 1 if j + 1 < count else 0, 0]
+            if (x < low and after < low) or (x > high and after > high) or _neighbours(points_P2, i, j):
+                continue
+            if _cut(points_P2, i, j):
+                share = _loop(points_P2, i, j)
+                if share > least:
+                    return i, j, share
+    return -1, -1, 0.0
+
+
+@jit  # type: ignore[untyped-decorator]
+def _first_of_many(points_P2: Real, least: float) -> tuple[int, int, float]:
+    """The same, with the edges sorted along x: no edge is compared with one that begins behind its end."""
+    count = len(points_P2)
     low, high = np.empty(count), np.empty(count)
     for k in range(count):
         x, after = points_P2[k, 0], points_P2[(k + 1) % count, 0]
         low[k], high[k] = min(x, after), max(x, after)
-    order = np.argsort(low) if count > 64 else np.arange(count)
+    order = np.argsort(low)
     compared = 0
     for place in range(count):
         one = order[place]
-        for other in order[place + 1 :]:
+        for later in range(place + 1, count):
+            other = order[later]
             compared += 1
             if low[other] > high[one]:
-                if count > 64:  # sorted: no later edge begins before this one ends
-                    break
-                continue
-            if high[other] < low[one]:
-                continue
+                break
             i, j = min(one, other), max(one, other)
-            if j == i + 1 or (i == 0 and j == count - 1) or not _cut(points_P2, i, j):
-                continue
-            share = _loop(points_P2, i, j)
-            if share > least:
-                return i, j, share
+            if not _neighbours(points_P2, i, j) and _cut(points_P2, i, j):
+                share = _loop(points_P2, i, j)
+                if share > least:
+                    return i, j, share
         if compared > BUDGET:
             break
     return -1, -1, 0.0
@@ -113,6 +136,14 @@ def _holds(points_P2: Real, x: float, y: float) -> bool:
 
 
 @jit  # type: ignore[untyped-decorator]
+def _finite(points_P2: Real) -> bool:
+    for k in range(len(points_P2)):  # noqa: SIM110
+        if not (np.isfinite(points_P2[k, 0]) and np.isfinite(points_P2[k, 1])):
+            return False
+    return True
+
+
+@jit  # type: ignore[untyped-decorator]
 def measure_polygons(
     points_P2: Real, polygon_starts: Whole, annotation_starts: Whole, least: float
 ) -> tuple[Whole, Whole, Real, Real, Real, Real, Flags]:
@@ -137,7 +168,7 @@ def measure_polygons(
             if len(points) < 3:
                 short[a] += 1
                 continue
-            if not np.isfinite(points).all():
+            if not _finite(points):
                 wild[a] += 1
                 continue
             x1 = x2 = points[0, 0]
@@ -147,7 +178,7 @@ def measure_polygons(
             for k in range(len(points)):
                 px, py, x, y = points[before, 0], points[before, 1], points[k, 0], points[k, 1]
                 twice += (px - points[0, 0]) * (y - points[0, 1]) - (x - points[0, 0]) * (py - points[0, 1])
-                around += np.hypot(x - px, y - py)
+                around += np.sqrt((x - px) ** 2 + (y - py) ** 2)
                 x1, y1, x2, y2 = min(x1, x), min(y1, y), max(x2, x), max(y2, y)
                 before = k
             area[a] += abs(twice) / 2
