@@ -20,9 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.data.annotations import Annotations, ImageTable, PolygonPool
 from pipeline.data.dataset import Category, Dataset, DatasetInfo, Split
-from pipeline.labels.check import Limits, Severity
+from pipeline.labels.check import Severity
 from pipeline.labels.checks import build_checks
 from pipeline.labels.columns import Columns
+from pipeline.labels.limits import Limits
 from pipeline.labels.looks import Look
 from pipeline.labels.pictures import Inspection, State
 

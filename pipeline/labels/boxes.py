@@ -23,7 +23,7 @@ class NotFiniteBox(Check):
 class MissingBox(Check):
     """A label with a mask and without a box: detectors of boxes would drop it, though the mask says where it is."""
 
-    code, fix = "box-missing", Fix.BOX
+    code, fix = "box-missing", Fix.FILL
 
     def find(self, data: Columns) -> Findings:
         rows = np.flatnonzero(~np.isfinite(data.boxes_A4).all(axis=1) & _around_mask(data))
@@ -173,7 +173,8 @@ def _sizes(data: Columns) -> NDArray[np.float64]:
 def _around_mask(data: Columns) -> NDArray[np.bool_]:
     """Labels that a box can be drawn around."""
     extent_A4 = data.mask_extents_A4
-    drawable: NDArray[np.bool_] = (extent_A4[:, 2:] > extent_A4[:, :2]).all(axis=1)
+    sides_A2: NDArray[np.float64] = extent_A4[:, 2:] - extent_A4[:, :2]
+    drawable: NDArray[np.bool_] = np.all(sides_A2 > 0, axis=1)
     return drawable
 
 

@@ -46,6 +46,8 @@ class Fix(StrEnum):
     """Put the polygon's points in an order in which its edges do not cross."""
     ENCODE = "encode"
     """Write the polygons as run lengths of the same pixels."""
+    FILL = "fill"
+    """Write the box or the area that the label lacks: around its mask, or of its mask or box."""
     BOX = "box"
     """Draw the box around the mask."""
     AREA = "area"
@@ -56,7 +58,7 @@ class Fix(StrEnum):
     @property
     def harmless(self) -> bool:
         """True where the fix can lose no label; `validate.fix=safe` applies it whatever the severity."""
-        return self in (Fix.CLIP, Fix.SIZE, Fix.CROP)
+        return self in (Fix.CLIP, Fix.SIZE, Fix.CROP, Fix.FILL)
 
 
 class Check(ABC):

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from pipeline.labels import appearance, boxes, distribution, duplicates, images, keypoints, masks, near_pictures, structure
-from pipeline.labels.check import Check, Limits, Severity
+from pipeline.labels.check import Check, Severity
+from pipeline.labels.limits import Limits
 
 CHECKS: dict[str, type[Check]] = {
     check.code: check

@@ -138,7 +138,8 @@ class Columns:
         """The mask of annotation `row`."""
         split = int(self.split_A[row])
         rows, own = self.dataset.splits[self.names[split]].annotations, row - int(self.annotation_start[split])
-        return Mask(tuple(rows.polygons.polygons_of(own)), rows.rle.get(own), rows.extra.get(own, {}).get("segmentation"))
+        polygons = tuple(np.asarray(polygon, np.float64) for polygon in rows.polygons.polygons_of(own))
+        return Mask(polygons, rows.rle.get(own), rows.extra.get(own, {}).get("segmentation"))
 
     @cached_property
     def frames_A2(self) -> NDArray[np.float64]:

@@ -158,7 +158,8 @@ def _trained(data: Columns) -> NDArray[np.int64]:
     """Training labels of each class."""
     if "train" not in data.names:
         return np.zeros(len(data.dataset.classes), np.int64)
-    return class_counts(data)[data.names.index("train")]
+    count_K: NDArray[np.int64] = class_counts(data)[data.names.index("train")]
+    return count_K
 
 
 def _properties(data: Columns) -> dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]:

@@ -19,7 +19,7 @@ Mode = Literal["none", "safe", "all"]
 ORDER = (
     *(Fix.QUARANTINE, Fix.SIZE, Fix.DROP, Fix.MERGE),
     *(Fix.PRUNE, Fix.REPAIR, Fix.CROP, Fix.UNCROSS, Fix.ENCODE),
-    *(Fix.BOX, Fix.CLIP, Fix.AREA, Fix.UNLABEL),
+    *(Fix.FILL, Fix.BOX, Fix.CLIP, Fix.AREA, Fix.UNLABEL),
 )
 """Pictures first, so that annotations of a picture that goes are not listed one by one; masks before what is measured on them."""
 MASKS = (Fix.PRUNE, Fix.REPAIR, Fix.CROP, Fix.UNCROSS, Fix.ENCODE)
@@ -143,10 +143,10 @@ class _Draft:
             frame = self._frames_I2[self.data.image_A[row]]
             self.boxes_A4[row] = np.clip(self.boxes_A4[row], 0, np.tile(frame, 2))
             return {"box": old}, {"box": _plain(self.boxes_A4[row])}
-        if fix == Fix.BOX:
+        if fix == Fix.BOX or (fix == Fix.FILL and None in old):
             self.boxes_A4[row] = self.data.mask_extents_A4[row]
             return {"box": old}, {"box": _plain(self.boxes_A4[row])}
-        if fix == Fix.AREA:
+        if fix in (Fix.AREA, Fix.FILL):
             was, self.area_A[row] = self.area_A[row], self._area(row)
             return {"area": _number(was)}, {"area": _number(self.area_A[row])}
         if fix == Fix.UNLABEL:

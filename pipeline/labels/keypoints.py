@@ -28,10 +28,10 @@ class KeypointCount(Check):
         marked = None if points_AK3 is None else np.zeros(points_AK3.shape[:2], np.bool_)
         rows, given, wanted = [], [], []
         if points_AK3 is not None and marked is not None:
-            there_AK = ~np.isnan(points_AK3).all(axis=2)
+            there_AK: NDArray[np.bool_] = ~np.all(np.isnan(points_AK3), axis=2)
             given_A = np.where(there_AK.any(axis=1), there_AK.shape[1] - np.argmax(there_AK[:, ::-1], axis=1), 0)
             wanted_A = _skeletons(data)
-            labelled_A = np.nan_to_num(points_AK3[:, :, 2]).any(axis=1)  # all zero says that there are none
+            labelled_A = np.any(np.nan_to_num(points_AK3[:, :, 2]) > 0, axis=1)  # all zero says that there are none
             wrong = np.flatnonzero((given_A > 0) & (data.label_A >= 0) & (given_A != wanted_A) & labelled_A)
             marked[wrong] = True
             rows, given, wanted = wrong.tolist(), given_A[wrong].tolist(), wanted_A[wrong].tolist()
@@ -64,7 +64,8 @@ class KeypointVisibility(Check):
             there_AK = ~np.isnan(points_AK3).all(axis=2)
             known_AK: NDArray[np.bool_] = np.isin(points_AK3[..., 2], (0, 1, 2))
             finite_AK = np.isfinite(points_AK3[..., :2]).all(axis=2) | (points_AK3[..., 2] == 0)
-            return there_AK & ~(known_AK & finite_AK)
+            wrong_AK: NDArray[np.bool_] = there_AK & ~(known_AK & finite_AK)
+            return wrong_AK
 
         return _marked(self, data, wrong, "keypoints {which} have no visibility of 0, 1 or 2, or no place")
 
@@ -79,7 +80,8 @@ class KeypointOutside(Check):
 
         def outside(points_AK3: NDArray[np.float32]) -> NDArray[np.bool_]:
             beyond_AK2 = np.maximum(-points_AK3[..., :2], points_AK3[..., :2] - frames_A2[:, None])
-            return (points_AK3[..., 2] > 0) & (beyond_AK2 > slack).any(axis=2)
+            outside_AK: NDArray[np.bool_] = (points_AK3[..., 2] > 0) & (beyond_AK2 > slack).any(axis=2)
+            return outside_AK
 
         return _marked(self, data, outside, "keypoints {which} lie outside the picture")
 
@@ -109,7 +111,8 @@ class KeypointOffBox(Check):
 
         def beyond(points_AK3: NDArray[np.float32]) -> NDArray[np.bool_]:
             off_AK2 = np.maximum(near_A2[:, None] - points_AK3[..., :2], points_AK3[..., :2] - far_A2[:, None])
-            return (points_AK3[..., 2] > 0) & (off_AK2 > slack_A11).any(axis=2) & ~data.crowd_A[:, None]
+            beyond_AK: NDArray[np.bool_] = (points_AK3[..., 2] > 0) & (off_AK2 > slack_A11).any(axis=2) & ~data.crowd_A[:, None]
+            return beyond_AK
 
         return _marked(self, data, beyond, "keypoints {which} lie outside its box")
 
@@ -163,7 +166,8 @@ def _marked(check: Check, data: Columns, find: Callable[[NDArray[np.float32]], N
 def _skeletons(data: Columns) -> NDArray[np.int64]:
     """Keypoints that each label's class names; 0 for an unknown class."""
     count_K = np.array([*(len(category.keypoints) for category in data.dataset.info.categories), 0], np.int64)
-    return count_K[data.label_A]
+    wanted_A: NDArray[np.int64] = count_K[data.label_A]
+    return wanted_A
 
 
 def _pairs(names: tuple[str, ...]) -> NDArray[np.int64]:

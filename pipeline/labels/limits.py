@@ -68,7 +68,9 @@ class Limits:
     side_swap_share: float
     """A left-right pair against all others of its label is a finding when that happens to it in at most this share of labels."""
     hash_bits: int
-    """Two pictures are near-duplicates when at most this many of the 256 bits of their perceptual hashes differ."""
+    """Two pictures are near-duplicates when at most this many of the 256 bits of their perceptual hashes differ. On the COCO and
+    VOC pictures that this was tuned on, copies that were scaled to a quarter or compressed to quality 40 differ in at most 6,
+    made a fifth brighter in 2 to 26; pictures of different things in 92 or more."""
     flat_contrast: float
     """A picture is near-empty when its grey levels' standard deviation is below this (0..128)."""
     sharpness: float

@@ -160,4 +160,5 @@ def _extent(runs: list[int], height: int) -> NDArray[np.float64] | None:
     except OverflowError:
         return None
     _, pixels, box, wrong = measure_runs(listed, np.array([0, len(runs)]), np.array([height]))
-    return None if wrong[0] or not pixels[0] else box[0]
+    extent_4: NDArray[np.float64] = box[0]
+    return None if wrong[0] or not pixels[0] else extent_4

@@ -36,10 +36,11 @@ def near_pictures(data: Columns, bits: int, flat: float) -> NDArray[np.int64]:
     rows = np.array([row for row, look in enumerate(data.looks) if look is not None and look.contrast >= flat], np.int64)
     if len(rows) < 2:
         return np.zeros((0, 2), np.int64)
-    hashes = np.stack([np.frombuffer(data.looks[row].digest, np.uint8) for row in rows.tolist()])  # type: ignore[union-attr]
+    hashes = np.stack([np.frombuffer(data.looks[row].digest, np.uint8) for row in rows.tolist()])
     pairs = np.unique(np.concatenate([_close(hashes, piece, bits) for piece in _pieces(hashes)]), axis=0)
     pairs = rows[pairs]
-    return pairs[data.digests_I[pairs[:, 0]] != data.digests_I[pairs[:, 1]]]
+    different: NDArray[np.int64] = pairs[data.digests_I[pairs[:, 0]] != data.digests_I[pairs[:, 1]]]
+    return different
 
 
 def _pieces(hashes: NDArray[np.uint8]) -> list[NDArray[np.int64]]:

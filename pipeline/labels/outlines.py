@@ -4,6 +4,8 @@ Crossings are proper ones (two edges cut each other inside); touching and shared
 by edge along x, with at most `BUDGET` comparisons, so that a hostile one with a million points costs seconds, not hours.
 """
 
+from typing import TypeAlias
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +17,18 @@ FEW = 64
 LONGEST_RUN = 2**40
 """A longer run of pixels is a damaged number: no picture has so many."""
 
-Whole, Real, Flags = NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]
+Whole: TypeAlias = NDArray[np.int64]
+Real: TypeAlias = NDArray[np.float64]
+Flags: TypeAlias = NDArray[np.bool_]
 jit = numba.njit(cache=True, error_model="numpy", nogil=True)
 
 
-@jit  # type: ignore[untyped-decorator]
+@jit
 def _turn(a_2: Real, b_2: Real, c_2: Real) -> float:
     return (b_2[0] - a_2[0]) * (c_2[1] - a_2[1]) - (b_2[1] - a_2[1]) * (c_2[0] - a_2[0])  # type: ignore[no-any-return]
 
 
-@jit  # type: ignore[untyped-decorator]
+@jit
 def _cut(points_P2: Real, i: int, j: int) -> bool:
     """Whether the edges from points i and j cut each other inside."""
     count = len(points_P2)
@@ -35,7 +39,7 @@ def _cut(points_P2: Real, i: int, j: int) -> bool:
     return ((one > 0) != (two > 0)) and one != 0 and two != 0 and ((three > 0) != (four > 0)) and three != 0 and four != 0
 
 
-@jit  # type: ignore[untyped-decorator]
+@jit
 def _loop(points_P2: Real, i: int, j: int) -> float:
     """Of a polygon whose edges i < j cut each other: the smaller of the two loops' areas, as a share of both."""
     count = len(points_P2)
@@ -53,13 +57,13 @@ def _loop(points_P2: Real, i: int, j: int) -> float:
     return min(inner, rest) / (inner + rest) if inner + rest > 0 else 0.0
 
 
-@jit  # type: ignore[untyped-decorator]
+@jit
 def _neighbours(points_P2: Real, i: int, j: int) -> bool:
     """Whether the edges i < j are neighbours."""
     return j == i + 1 or (i == 0 and j == len(points_P2) - 1)
 
 
-@jit  # type: ignore[untyped-decorator]
+@jit
 def first_crossing(points_P2: Real, least: float) -> tuple[int, int, float]:
     """(i, j, share of the loop) of the first two edges i < j that cut off more than the share `least`; (-1, -1, 0) for none."""
     count = len(points_P2)
@@ -80,7 +84,7 @@ def first_crossing(points_P2: Real, least: float) -> tuple[int, int, float]:
     return -1, -1, 0.0
 
 
-@jit  # type: ignore[untyped-decorator]
+@jit
 def _first_of_many(points_P2: Real, least: float) -> tuple[int, int, float]:
     """The same, with the edges sorted along x: no edge is compared with one that begins behind its end."""
     count = len(points_P2)
@@ -107,7 +111,7 @@ def _first_of_many(points_P2: Real, least: float) -> tuple[int, int, float]:
     return -1, -1, 0.0
 
 
-@jit  # type: ignore[untyped-decorator]
+@jit
 def uncrossed(points_P2: Real) -> Real:
     """The same points in an order without crossings: the stretch between two edges that cross is turned round, until none do.
 
@@ -123,7 +127,7 @@ def uncrossed(points_P2: Real) -> Real:
     return points_P2
 
 
-@jit  # type: ignore[untyped-decorator]
+@jit
 def _holds(points_P2: Real, x: float, y: float) -> bool:
     inside = False
     before = len(points_P2) - 1
@@ -135,7 +139,7 @@ def _holds(points_P2: Real, x: float, y: float) -> bool:
     return inside
 
 
-@jit  # type: ignore[untyped-decorator]
+@jit
 def _finite(points_P2: Real) -> bool:
     for k in range(len(points_P2)):  # noqa: SIM110
         if not (np.isfinite(points_P2[k, 0]) and np.isfinite(points_P2[k, 1])):
@@ -143,7 +147,7 @@ def _finite(points_P2: Real) -> bool:
     return True
 
 
-@jit  # type: ignore[untyped-decorator]
+@jit
 def measure_polygons(
     points_P2: Real, polygon_starts: Whole, annotation_starts: Whole, least: float
 ) -> tuple[Whole, Whole, Real, Real, Real, Real, Flags]:
@@ -197,7 +201,7 @@ def measure_polygons(
     return short, wild, area, length, box, loop, hole
 
 
-@jit  # type: ignore[untyped-decorator]
+@jit
 def _inside(points_P2: Real, polygon_starts: Whole, part_box: Real, inner: int, outer: int) -> bool:
     """Whether every point of part `inner` lies in part `outer`."""
     if not (
@@ -214,7 +218,7 @@ def _inside(points_P2: Real, polygon_starts: Whole, part_box: Real, inner: int, 
     return True
 
 
-@jit  # type: ignore[untyped-decorator]
+@jit
 def unpack_runs(codes: NDArray[np.uint8], starts: Whole) -> tuple[Whole, Whole, Flags]:
     """COCO's packed run lengths of all texts, one behind the other: the runs, their offsets, and which texts are damaged."""
     numbers = 0
@@ -223,7 +227,7 @@ def unpack_runs(codes: NDArray[np.uint8], starts: Whole) -> tuple[Whole, Whole, 
     runs, ends, damaged = np.zeros(numbers, np.int64), np.zeros(len(starts), np.int64), np.zeros(len(starts) - 1, np.bool_)
     place = 0
     for text in range(len(starts) - 1):
-        first, value, shift = place, 0, 0
+        first, value, shift = place, np.int64(0), np.int64(0)
         for k in range(starts[text], starts[text + 1]):
             bits = np.int64(codes[k]) - 48
             if not 0 <= bits < 64 or shift > 50:
@@ -241,13 +245,13 @@ def unpack_runs(codes: NDArray[np.uint8], starts: Whole) -> tuple[Whole, Whole, 
                     break
                 runs[place] = value
                 place += 1
-                value = shift = 0
+                value, shift = np.int64(0), np.int64(0)
         damaged[text] |= shift > 0
         ends[text + 1] = place
     return runs[:place], ends, damaged
 
 
-@jit  # type: ignore[untyped-decorator]
+@jit
 def measure_runs(runs: Whole, starts: Whole, heights: Whole) -> tuple[Whole, Whole, Real, Flags]:
     """Of each mask in run lengths (outside first, down columns of `heights` pixels): sum of the runs, pixels, extent [M, 4] (NaN
     for an empty one), and whether a run is negative or beyond any picture."""

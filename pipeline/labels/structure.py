@@ -120,7 +120,7 @@ class RepeatedImageId(Check):
 class MissingArea(Check):
     """A label without the area that COCO's format asks for: pycocotools stops at it."""
 
-    code, fix = "annotation-area-missing", Fix.AREA
+    code, fix = "annotation-area-missing", Fix.FILL
 
     def find(self, data: Columns) -> Findings:
         width_A, height_A = (data.boxes_A4[:, 2:] - data.boxes_A4[:, :2]).T

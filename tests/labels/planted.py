@@ -9,10 +9,11 @@ from PIL import Image
 
 from pipeline.data.annotations import Annotations, ImageTable, PolygonPool
 from pipeline.data.dataset import Category, Dataset, DatasetInfo, Split
-from pipeline.labels.check import Limits, Severity
+from pipeline.labels.check import Severity
 from pipeline.labels.checks import CHECKS
 from pipeline.labels.columns import Columns, Finding
 from pipeline.labels.config import Gate, Page, ValidateConfig
+from pipeline.labels.limits import Limits
 from pipeline.labels.mask_fixes import area_of
 from pipeline.labels.pictures import inspect
 

@@ -302,7 +302,7 @@ def test_mended_masks_hold_nothing_to_mend(planted: Planted, tmp_path: Path, mod
     plant(planted, "b.png", {"polygons": [tuple((np.random.default_rng(5).random(30) * 160).tolist())], "area": 7})
     first = validate(planted.dataset(), settings(mode, box_near_duplicate="ignore", image_repeated="ignore"))
     fixes = {change.fix for change in first.changes}
-    assert fixes >= {"prune", "repair", "crop", "box", "area"} | ({"uncross", "encode"} if mode == "all" else set())
+    assert fixes >= {"prune", "repair", "crop", "fill"} | ({"uncross", "encode", "box", "area"} if mode == "all" else set())
     out = tmp_path / "validated"
     out.mkdir()
     write_dataset(out, first.mended)
