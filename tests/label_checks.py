@@ -30,7 +30,7 @@ Set by `validate.limits.NAME=VALUE`.
 FAMILIES = {
     "Structure": ("structure",),
     "Boxes": ("boxes", "duplicates"),
-    "Masks": ("masks",),
+    "Masks": ("masks", "panoptic"),
     "Keypoints": ("keypoints",),
     "Pictures": ("images", "appearance", "near_pictures"),
     "Distribution": ("distribution",),

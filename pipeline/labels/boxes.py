@@ -135,7 +135,7 @@ class UnlikeClass(Check):
         judged = np.flatnonzero(np.isfinite(size_A2).all(axis=1) & (data.label_A >= 0) & ~data.ignored_A & (data.image_A >= 0))
         w_R, h_R = size_A2[judged].T
         wide_R, high_R = data.frames_A2[judged].T
-        features = {"size": np.log(w_R * h_R / (wide_R * high_R)) / 2, "width to height": np.log(w_R / h_R)}
+        features = {"size": (np.log(w_R / wide_R) + np.log(h_R / high_R)) / 2, "width to height": np.log(w_R / h_R)}
         far_R, kind_R = np.zeros(len(judged)), np.zeros(len(judged), np.int64)
         for number, value_R in enumerate(features.values()):
             one_R = _deviations(value_R, data.label_A[judged], self.fewest)

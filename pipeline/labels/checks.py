@@ -2,7 +2,18 @@
 
 from collections.abc import Mapping
 
-from pipeline.labels import appearance, boxes, distribution, duplicates, images, keypoints, masks, near_pictures, structure
+from pipeline.labels import (
+    appearance,
+    boxes,
+    distribution,
+    duplicates,
+    images,
+    keypoints,
+    masks,
+    near_pictures,
+    panoptic,
+    structure,
+)
 from pipeline.labels.check import Check, Severity
 from pipeline.labels.limits import Limits
 
@@ -47,6 +58,9 @@ CHECKS: dict[str, type[Check]] = {
         masks.CrowdPolygon,
         masks.OverlappingMasks,
         masks.MixedMasks,
+        panoptic.SegmentWithoutPixels,
+        panoptic.PixelsWithoutSegment,
+        panoptic.UnreadableMap,
         keypoints.KeypointCount,
         keypoints.KeypointForm,
         keypoints.KeypointVisibility,

@@ -110,6 +110,8 @@ class Columns:
         """Areas that the labels state; NaN where they state none."""
         self.looks = [one.look for one in seen]
         """What each picture is like; None where it could not be read."""
+        self.maps = [one.drawn for one in seen]
+        """The pictures' panoptic maps; None where there are none."""
 
     @cached_property
     def masks(self) -> MaskTable:

@@ -164,7 +164,8 @@ def _trained(data: Columns) -> NDArray[np.int64]:
 
 def _properties(data: Columns) -> dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]:
     """Values to compare between splits, and the split of each."""
-    share_A = np.sqrt((data.boxes_A4[:, 2:] - data.boxes_A4[:, :2]).prod(axis=1) / data.frames_A2.prod(axis=1))
+    size_A2 = (data.boxes_A4[:, 2:] - data.boxes_A4[:, :2]) / data.frames_A2
+    share_A = np.sqrt(np.where((size_A2 > 0).all(axis=1), size_A2.prod(axis=1), np.nan))
     sized = np.isfinite(share_A)
     rows = np.array([row for row, look in enumerate(data.looks) if look is not None], np.int64)
     light = np.array([look.brightness for look in data.looks if look is not None], np.float64)

@@ -104,7 +104,7 @@ def validate(dataset: Dataset, cfg: ValidateConfig, show: Callable[[int], None] 
     checks = build_checks(cfg.severity, cfg.limits)
     inspections = inspect(dataset, cfg.limits.max_pixels, show)
     given = data = Columns(dataset, inspections)
-    first = found = [check.find(data) for check in checks]
+    first = found = _found(checks, data)
     findings = _listed(data, first)
     known = set(map(_identity, findings))
     changes: list[Change] = []
@@ -114,12 +114,18 @@ def validate(dataset: Dataset, cfg: ValidateConfig, show: Callable[[int], None] 
             break
         changes += made
         data = Columns(dataset, inspections)
-        found = [check.find(data) for check in checks]
+        found = _found(checks, data)
         new = [finding for finding in _listed(data, found) if _identity(finding) not in known]
         known.update(map(_identity, new))
         findings += new
     remaining = [finding for finding in _listed(data, found) if finding.image is None and finding.annotation is None]
     return Validation(checks, given, first, findings, dataset, changes, remaining)
+
+
+def _found(checks: list[Check], data: Columns) -> list[Findings]:
+    """What each check finds. Numbers of any size may come: what overflows is infinite, and not finite is what checks look for."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        return [check.find(data) for check in checks]
 
 
 def _listed(data: Columns, found: list[Findings]) -> list[Finding]:

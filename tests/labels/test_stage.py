@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from pipeline.data.dataset import open_dataset, write_dataset
 from pipeline.errors import GateError
+from pipeline.labels.validation import validate
 from pipeline.layout import Layout
 from pipeline.settings import ValidateStage
 from pipeline.stages.validate import run
@@ -87,3 +89,37 @@ def test_the_page_shows_a_picture_per_finding_and_says_how_many_it_leaves_out(pl
 def test_missing_dataset_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"data/dataset.*is not a dataset.*\n.*ingest"):
         run(stage(tmp_path))
+
+
+HOSTILE_RUNS: list[dict[str, Any]] = [
+    {"size": [80, 100], "counts": [nan]},
+    {"size": [nan, inf], "counts": [1]},
+    {"size": [80, 100], "counts": [1.5, 7998.5]},
+    {"size": "ab", "counts": "é"},
+    {},
+    {"size": [80, 100], "counts": [[1]]},
+    {"size": [80, 100], "counts": []},
+    {"size": [2**20, 2**20], "counts": [2**39, 2**39]},
+    {"size": [80, 100], "counts": [2**62, -(2**62), 8000]},
+]
+
+
+@pytest.mark.parametrize("fix", ["none", "safe", "all"])
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_hostile_labels_end_in_findings_and_a_page(planted: Planted, tmp_path: Path, fix: str) -> None:
+    for rle in HOSTILE_RUNS:
+        planted.box("train", "a.png", (10, 10, 40, 40), 3, rle=rle)
+        planted.box("train", "b.png", (nan, 10, 40, 40), 3, rle=rle)
+    for box in ((10, 10, 1e300, 40), (-1e300, -1e300, 1e300, 1e300), (1e300, 1e300, -1e300, 5)):
+        planted.box("train", "a.png", box, 3, area=1e300)
+        planted.box("train", "a.png", box, 3, area=-inf, polygons=[(1e300, 1e300, -1e300, 1e300, 5, 5)])
+    planted.box("train", None, (10, 10, 40, 40), 99, polygons=[(1, 1, 5, 5, 5, 1), ()], crowd=True)
+    planted.box("train", "a.png", (10, 10, 40, 40), 3, keypoints=[nan] * 6)
+    planted.box("train", "b.png", (10, 10, 40, 40), 7, keypoints=[inf, -inf, 2, 1e38, 1e38, 1])
+    cfg = stage(ingested(planted, tmp_path / "root").root, fix=fix)
+    run(cfg)
+    assert "mask-rle-sum" in (cfg.layout.reports("validate") / "index.html").read_text()
+    changes = json.loads((cfg.layout.reports("validate") / "audit.json").read_text())
+    assert bool(changes) == (fix != "none")
+    if fix != "none":
+        assert validate(open_dataset(cfg.layout.validated), settings(fix)).changes == []
