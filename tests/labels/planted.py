@@ -83,10 +83,14 @@ class Planted:
 
     def found(self, code: str, **limits: float) -> list[Finding]:
         """The findings of one check."""
+        return self.found_by([code], **limits)
+
+    def found_by(self, codes: list[str], **limits: float) -> list[Finding]:
+        """The findings of several checks; the pictures are looked at once."""
         shipped = yaml.safe_load(Path("conf/validate/default.yaml").read_text())["limits"]
         chosen = Limits(**(shipped | limits))
-        data, check = self.columns(chosen.max_pixels), CHECKS[code](Severity.ERROR, chosen)
-        return list(data.listed(check.find(data)))
+        data, checks = self.columns(chosen.max_pixels), [CHECKS[code](Severity.ERROR, chosen) for code in codes]
+        return [finding for check in checks for finding in data.listed(check.find(data))]
 
     def _columns(self, records: list[dict[str, Any]], names: list[str]) -> Annotations:
         rows = sorted(records, key=lambda r: (names.index(r["picture"]) if r["picture"] else -1, r["id"]))

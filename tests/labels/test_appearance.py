@@ -60,14 +60,14 @@ ODD: list[tuple[str, Callable[[Path], None], str]] = [
 @pytest.mark.parametrize(("code", "spoil", "reason"), ODD)
 def test_an_odd_picture_is_found_under_its_code_only(planted: Planted, code: str, spoil: Callable, reason: str) -> None:
     spoil(planted.folder / "b.png")
-    found = [finding for other in CODES for finding in planted.found(other)]
+    found = planted.found_by(CODES)
     assert [(f.code, f.split, f.image, f.annotation) for f in found] == [(code, "train", "b.png", None)]
     assert found[0].reason.startswith(reason)
 
 
 def test_sixteen_bits_are_grey_too(planted: Planted) -> None:
     deep(planted.folder / "b.png")
-    found = [finding for other in CODES for finding in planted.found(other)]
+    found = planted.found_by(CODES)
     assert [(f.code, f.image) for f in found] == [("image-deep", "b.png"), ("image-grey", "b.png")]
 
 
@@ -78,14 +78,14 @@ def test_small_picture(planted: Planted) -> None:
 
 
 def test_clean_pictures_are_quiet(planted: Planted) -> None:
-    assert not [finding for other in CODES for finding in planted.found(other)]
+    assert not planted.found_by(CODES)
 
 
 def test_pictures_that_cannot_be_read_break_no_other(planted: Planted) -> None:
     (planted.folder / "a.png").write_bytes(b"no picture")
     (planted.folder / "c.png").unlink()
     save(half(0))(planted.folder / "b.png")
-    assert [(f.code, f.image) for other in CODES for f in planted.found(other)] == [("image-underexposed", "b.png")]
+    assert [(f.code, f.image) for f in planted.found_by(CODES)] == [("image-underexposed", "b.png")]
 
 
 def test_a_grey_or_soft_dataset_is_no_fault(planted: Planted) -> None:
@@ -120,7 +120,7 @@ def test_a_near_copy_is_found_where_it_is(planted: Planted, copy: str, splits: t
         scene(number).save(planted.picture("train", f"other{number}.png"))
     scene(99).save(planted.picture(splits[0], "first.png"))
     COPIES[copy](scene(99), planted.picture(splits[1], "second.png"))
-    found = [f for other in ("image-near-leaked", "image-near-repeated") for f in planted.found(other)]
+    found = planted.found_by(["image-near-leaked", "image-near-repeated"])
     wanted = ("train", "first.png") if splits[1] == "val" else ("train", "second.png")  # the one nearer to training
     assert [(f.code, f.split, f.image) for f in found] == [(code, *wanted)]
     assert found[0].reason.startswith(

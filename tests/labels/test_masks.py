@@ -108,7 +108,7 @@ def test_clean_masks_are_quiet_in_every_check_of_masks(planted: Planted, clean: 
         clean = clean | {"polygons": clean["polygons"][:1]}  # doubled on purpose there
     plant(planted, "a.png", clean)
     codes = [code for code in CHECKS if code.startswith("mask-") and code not in ("mask-missing", "mask-outside")]
-    assert [(f.code, f.reason) for code in codes for f in planted.found(code)] == []
+    assert [(f.code, f.reason) for f in planted.found_by(codes)] == []
 
 
 def test_full_mask(planted: Planted) -> None:
