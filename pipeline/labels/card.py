@@ -10,11 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.data.dataset import Dataset, tasks_of
+from pipeline.labels.distribution import AREAS
 from pipeline.labels.validation import Validation
 from pipeline.markdown import Cell, bullets, document, table, text
-
-AREAS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
-"""COCO's sizes, by area in square pixels of the stored picture."""
 
 
 def dataset_card(result: Validation, digest: str) -> str:

@@ -4,8 +4,7 @@ from abc import ABC, abstractmethod
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
-from pipeline.errors import ConfigError
-from pipeline.schema import schema
+from pipeline.labels.limits import Limits
 
 if TYPE_CHECKING:
     from pipeline.labels.columns import Columns, Findings
@@ -37,36 +36,29 @@ class Fix(StrEnum):
     """Write the picture's real size in place of the stored one."""
     QUARANTINE = "quarantine"
     """Leave out the picture with all its annotations."""
+    PRUNE = "prune"
+    """Remove the parts of the mask that cannot be used; the rest, and the box, stays."""
+    REPAIR = "repair"
+    """Write run lengths anew where what is left of them agrees with the box, else remove them; the box stays."""
+    CROP = "crop"
+    """Cut the mask's polygons at the picture's border; inside nothing changes."""
+    UNCROSS = "uncross"
+    """Put the polygon's points in an order in which its edges do not cross."""
+    ENCODE = "encode"
+    """Write the polygons as run lengths of the same pixels."""
+    FILL = "fill"
+    """Write the box or the area that the label lacks: around its mask, or of its mask or box."""
+    BOX = "box"
+    """Draw the box around the mask."""
+    AREA = "area"
+    """Write the area of the mask, or of the box where there is none."""
+    UNLABEL = "unlabel"
+    """Mark the keypoints at fault as not labelled; the others, and the box, stay."""
 
     @property
     def harmless(self) -> bool:
         """True where the fix can lose no label; `validate.fix=safe` applies it whatever the severity."""
-        return self in (Fix.CLIP, Fix.SIZE)
-
-
-@schema
-class Limits:
-    """Where the checks draw their lines."""
-
-    near_duplicate_iou: float
-    """Two boxes of one picture with at least this IoU count as drawn twice. On the clean COCO and VOC pictures that this was
-    tuned on, real pairs of one class end at 0.78 (two people embracing) and double clicks begin at 0.83."""
-    outside_px: float
-    """A box may reach this far beyond its picture, in pixels, before it is a finding: tools round to whole pixels."""
-    max_pixels: int
-    """Pictures with more pixels are not decoded (decompression bombs). Pillow itself refuses above 178,956,970."""
-
-    def __post_init__(self) -> None:
-        if not 0.5 <= self.near_duplicate_iou <= 1:
-            raise ConfigError(
-                "validate.limits.near_duplicate_iou", self.near_duplicate_iou, "must be 0.5 to 1; 0.8 suits most data"
-            )
-        if self.outside_px < 0:
-            raise ConfigError("validate.limits.outside_px", self.outside_px, "must be 0 or more pixels")
-        if not 1 <= self.max_pixels <= 178_956_970:
-            raise ConfigError(
-                "validate.limits.max_pixels", self.max_pixels, "must be 1 to 178956970, the most that Pillow decodes"
-            )
+        return self in (Fix.CLIP, Fix.SIZE, Fix.CROP, Fix.FILL)
 
 
 class Check(ABC):

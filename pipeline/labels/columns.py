@@ -4,10 +4,11 @@ Axes: `I` pictures and `A` annotations of all splits, `F` findings. Rows here ar
 lead back to a split's own rows.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,12 @@ from numpy.typing import NDArray
 from pipeline.data.dataset import Dataset
 from pipeline.data.rotated import rotated_boxes
 from pipeline.labels.check import Check, Fix
+from pipeline.labels.mask_fixes import Mask
+from pipeline.labels.masks_table import MaskTable, mask_table
 from pipeline.labels.pictures import Inspection, State
 
 Rows = NDArray[np.int64]
+T = TypeVar("T")
 
 
 class Finding(NamedTuple):
@@ -41,6 +45,8 @@ class Findings:
     annotation_F: Rows
     split_F: Rows
     reasons: list[str]
+    keypoints_AK: NDArray[np.bool_] | None = None
+    """Of findings about keypoints: which are at fault, over all annotations."""
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -98,6 +104,68 @@ class Columns:
             [rotated_boxes(split, slice(0, len(split.annotations))) for split in splits] or [np.zeros((0, 5))]
         )
         """Rotated boxes (cx, cy, w, h, degrees), NaN where a label has none."""
+        self._measured: dict[tuple[str, tuple[float, ...]], Any] = {}
+        self.crowd_A = _joined([rows.crowd_A for rows in annotations], np.bool_)
+        self.area_A = _joined([rows.area_A for rows in annotations], np.float64)
+        """Areas that the labels state; NaN where they state none."""
+        self.looks = [one.look for one in seen]
+        """What each picture is like; None where it could not be read."""
+        self.maps = [one.drawn for one in seen]
+        """The pictures' panoptic maps; None where there are none."""
+
+    @cached_property
+    def masks(self) -> MaskTable:
+        """Measures of all masks."""
+        return mask_table(self.dataset)
+
+    @cached_property
+    def keypoints_AK3(self) -> NDArray[np.float32] | None:
+        """Keypoints (x, y, visibility) as COCO writes them, NaN beyond a label's own; None if there are none at all."""
+        columns = [split.annotations.keypoints_AK3 for split in self.dataset.splits.values()]
+        most = max((column.shape[1] for column in columns if column is not None), default=0)
+        if not most:
+            return None
+        points_AK3 = np.full((len(self.ids_A), most, 3), np.nan, np.float32)
+        for start, column in zip(self.annotation_start.tolist(), columns, strict=False):
+            if column is not None:
+                points_AK3[start : start + len(column), : column.shape[1]] = column
+        return points_AK3
+
+    def extras(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Rows with fields that have no column, and those fields."""
+        for start, split in zip(self.annotation_start.tolist(), self.dataset.splits.values(), strict=False):
+            yield from ((start + row, extra) for row, extra in split.annotations.extra.items())
+
+    def mask(self, row: int) -> Mask:
+        """The mask of annotation `row`."""
+        split = int(self.split_A[row])
+        rows, own = self.dataset.splits[self.names[split]].annotations, row - int(self.annotation_start[split])
+        polygons = tuple(np.asarray(polygon, np.float64) for polygon in rows.polygons.polygons_of(own))
+        return Mask(polygons, rows.rle.get(own), rows.extra.get(own, {}).get("segmentation"))
+
+    @cached_property
+    def frames_A2(self) -> NDArray[np.float64]:
+        """(width, height) of each annotation's picture; NaN where unknown."""
+        frames_A2 = np.full((len(self.image_A), 2), np.nan)
+        held = self.image_A >= 0
+        frames_A2[held] = self.frames_I2()[self.image_A[held]]
+        frames_A2[~(frames_A2 > 0).all(axis=1)] = np.nan
+        return frames_A2
+
+    @cached_property
+    def mask_extents_A4(self) -> NDArray[np.float64]:
+        """Boxes around the masks, cut at the pictures' borders; NaN where there is no mask."""
+        far_A4 = np.tile(self.frames_A2, 2)
+        inside_A4 = np.clip(self.masks.boxes_A4, 0, np.where(np.isnan(far_A4), np.inf, far_A4))
+        return np.where(self.masks.has_mask()[:, None], inside_A4, np.nan)
+
+    def once(self, measure: Callable[..., T], *limits: float) -> T:
+        """`measure(self, *limits)`, computed once for all checks that ask for it."""
+        key = measure.__qualname__, limits
+        if key not in self._measured:
+            self._measured[key] = measure(self, *limits)
+        found: T = self._measured[key]
+        return found
 
     @property
     def readable_I(self) -> NDArray[np.bool_]:

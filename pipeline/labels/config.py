@@ -3,8 +3,9 @@
 from typing import Literal
 
 from pipeline.errors import ConfigError, did_you_mean
-from pipeline.labels.check import Limits, Severity
+from pipeline.labels.check import Severity
 from pipeline.labels.checks import CHECKS
+from pipeline.labels.limits import Limits
 from pipeline.schema import schema
 
 

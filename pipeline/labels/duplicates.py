@@ -133,7 +133,8 @@ def _joined(pieces: list[NDArray[np.float64]]) -> NDArray[np.float64]:
 def _identical_files(data: Columns) -> list[Rows]:
     """Groups of at least two pictures with the same bytes, rows in order, groups by their first row."""
     known = np.flatnonzero(data.digests_I != "")
-    _, digest_F = np.unique(data.digests_I[known].astype(str), return_inverse=True)
+    _, digest_F, count = np.unique(data.digests_I[known].astype(str), return_inverse=True, return_counts=True)
+    known, digest_F = known[count[digest_F] > 1], digest_F[count[digest_F] > 1]
     order = np.argsort(digest_F, kind="stable")
     groups = np.split(known[order], np.flatnonzero(np.diff(digest_F[order])) + 1)
     return sorted((group for group in groups if len(group) > 1), key=lambda group: int(group[0]))

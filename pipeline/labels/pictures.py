@@ -12,10 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
-from pipeline.data.dataset import Dataset
+from pipeline.data.dataset import Dataset, Split
+from pipeline.errors import DataError
 from pipeline.files import digest_file
+from pipeline.labels.looks import Look, look_at
 from pipeline.predict.preprocess import readable_formats
 
 CHUNK = 1000
@@ -35,6 +38,17 @@ class State(IntEnum):
     """The header is fine, the pixels end early or are damaged."""
 
 
+class DrawnMap(NamedTuple):
+    """What the file of a panoptic map holds."""
+
+    width: int
+    height: int
+    numbers: frozenset[int]
+    """Of the segments that have pixels; 0, none, left out."""
+    fault: str
+    """What is wrong with the file; empty for a good one."""
+
+
 class Inspection(NamedTuple):
     """What one picture file is."""
 
@@ -46,10 +60,17 @@ class Inspection(NamedTuple):
     """Content digest; empty where the file could not be read."""
     fault: str
     """What the decoder said; empty for a good picture."""
+    look: Look | None = None
+    """What the pixels are like; None where they could not be read."""
+    drawn: DrawnMap | None = None
+    """The picture's panoptic map; None where the dataset has none."""
 
 
 def inspect(dataset: Dataset, max_pixels: int, show: Callable[[int], None] = lambda done: None) -> dict[str, list[Inspection]]:
-    """The pictures of every split, in the order of its image table. `show` is told how many are done. Never raises."""
+    """The pictures, and panoptic maps, of every split, in the order of its image table. Never raises.
+
+    `show` is told how many are done.
+    """
     found: dict[str, list[Inspection]] = {name: [] for name in dataset.splits}
     look = partial(inspect_picture, max_pixels=max_pixels)
     with (
@@ -60,7 +81,10 @@ def inspect(dataset: Dataset, max_pixels: int, show: Callable[[int], None] = lam
             for name, split in dataset.splits.items():
                 rows = range(len(split.images))
                 for start in range(0, len(rows), CHUNK):  # in pieces: a million pictures are not a million pending futures
-                    found[name] += pool.map(look, [split.path(row) for row in rows[start : start + CHUNK]])
+                    some = rows[start : start + CHUNK]
+                    pictures = pool.map(look, [split.path(row) for row in some])
+                    maps = pool.map(partial(inspect_map, split), some)
+                    found[name] += [one._replace(drawn=drawn) for one, drawn in zip(pictures, maps, strict=True)]
                     show(sum(map(len, found.values())))
     return found
 
@@ -72,6 +96,7 @@ def inspect_picture(path: Path, max_pixels: int) -> Inspection:
     if not path.is_file():
         return Inspection(State.UNREADABLE, 0, 0, "", "not a file")
     digest, width, height = "", 0, 0
+    look = None
     try:
         digest = digest_file(path)
         with Image.open(path, formats=readable_formats()) as picture:
@@ -79,8 +104,7 @@ def inspect_picture(path: Path, max_pixels: int) -> Inspection:
             if width * height > max_pixels:
                 return Inspection(State.TOO_LARGE, width, height, digest, f"{width} x {height} pixels")
             picture.load()
-            if picture.mode not in ("RGB", "L"):
-                picture.convert("RGB")
+            look = look_at(picture)
             if picture.format == "PNG":
                 _verify(path)
     except Image.DecompressionBombError as error:
@@ -88,7 +112,22 @@ def inspect_picture(path: Path, max_pixels: int) -> Inspection:
     except Exception as error:  # Pillow raises nearly anything for a damaged file: SyntaxError, struct.error ...
         state = State.TRUNCATED if width else State.UNREADABLE
         return Inspection(state, width, height, digest, _said(error).replace(str(path), path.name))
-    return Inspection(State.GOOD, width, height, digest, "")
+    return Inspection(State.GOOD, width, height, digest, "", look)
+
+
+def inspect_map(split: Split, row: int) -> DrawnMap | None:
+    """The panoptic map of image `row`; None where the split has none. Never raises."""
+    if split.maps is None or split.maps.panoptic is None or split.maps.segments is None:
+        return None
+    try:
+        ids_HW = split.maps.segments_of(row)
+    except DataError as error:
+        path = split.maps.panoptic / split.maps.names[row]
+        return DrawnMap(0, 0, frozenset(), _said(error).replace(str(path), f"panoptic/{split.maps.names[row]}"))
+    height, width = ids_HW.shape
+    flat = ids_HW.reshape(-1)
+    runs = flat[np.flatnonzero(np.diff(flat, prepend=-1))]  # a number per run: far fewer to sort
+    return DrawnMap(width, height, frozenset(np.unique(runs).tolist()) - {0}, "")
 
 
 def _verify(path: Path) -> None:

@@ -98,25 +98,34 @@ def _share(rows: dict[str, NDArray[np.int64]], total: int) -> float:
 def validate(dataset: Dataset, cfg: ValidateConfig, show: Callable[[int], None] = lambda done: None) -> Validation:
     """Run every check on `dataset`, apply the fixes that `cfg.fix` allows, and repeat until nothing is left to mend.
 
-    Every round removes, clips or completes something, so it ends. Pictures are decoded once; `show` is told how many are done.
+    It ends: masks only shrink or change once, boxes and areas follow them, and where the fixes of a round change nothing the
+    findings stay. Pictures are decoded once; `show` is told how many are done.
     """
     checks = build_checks(cfg.severity, cfg.limits)
     inspections = inspect(dataset, cfg.limits.max_pixels, show)
     given = data = Columns(dataset, inspections)
-    first = found = [check.find(data) for check in checks]
+    first = found = _found(checks, data)
     findings = _listed(data, first)
     known = set(map(_identity, findings))
     changes: list[Change] = []
     while any(len(one) and applies(one, cfg.fix) for one in found):
         dataset, inspections, made = mend(data, inspections, found, cfg.fix)
+        if not made:
+            break
         changes += made
         data = Columns(dataset, inspections)
-        found = [check.find(data) for check in checks]
+        found = _found(checks, data)
         new = [finding for finding in _listed(data, found) if _identity(finding) not in known]
         known.update(map(_identity, new))
         findings += new
     remaining = [finding for finding in _listed(data, found) if finding.image is None and finding.annotation is None]
     return Validation(checks, given, first, findings, dataset, changes, remaining)
+
+
+def _found(checks: list[Check], data: Columns) -> list[Findings]:
+    """What each check finds. Numbers of any size may come: what overflows is infinite, and not finite is what checks look for."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        return [check.find(data) for check in checks]
 
 
 def _listed(data: Columns, found: list[Findings]) -> list[Finding]:

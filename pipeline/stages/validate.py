@@ -16,6 +16,9 @@ from pipeline.report import Badge, Report
 if TYPE_CHECKING:
     from pipeline.settings import ValidateStage
 
+SHOWN = 3
+"""Polygons of a mask that the page's table of changes writes out."""
+
 
 def run(cfg: "ValidateStage") -> None:
     """data/dataset -> data/validated, reports/validate.
@@ -111,4 +114,11 @@ def _values(values: dict[str, Any] | None) -> str:
 
 
 def _value(value: Any) -> str:
-    return ",".join("–" if item is None else f"{item:g}" for item in value) if isinstance(value, list) else str(value)
+    """Short enough for a cell; audit.json has all of it."""
+    if isinstance(value, list) and any(isinstance(item, list) for item in value):
+        return "; ".join(_value(item) for item in value[:SHOWN]) + ("; ..." if len(value) > SHOWN else "")
+    if isinstance(value, list):
+        numbers = ["–" if item is None else f"{item:g}" for item in value[: 4 * SHOWN]]
+        return ",".join(numbers) + (f" ... ({len(value)} numbers)" if len(value) > 4 * SHOWN else "")
+    text = str(value)
+    return text if len(text) <= 40 * SHOWN else f"{text[: 40 * SHOWN]}..."

@@ -9,10 +9,12 @@ from PIL import Image
 
 from pipeline.data.annotations import Annotations, ImageTable, PolygonPool
 from pipeline.data.dataset import Category, Dataset, DatasetInfo, Split
-from pipeline.labels.check import Limits, Severity
+from pipeline.labels.check import Severity
 from pipeline.labels.checks import CHECKS
 from pipeline.labels.columns import Columns, Finding
 from pipeline.labels.config import Gate, Page, ValidateConfig
+from pipeline.labels.limits import Limits
+from pipeline.labels.mask_fixes import area_of
 from pipeline.labels.pictures import inspect
 
 CLASSES = {3: "cat", 7: "dog"}
@@ -23,6 +25,8 @@ class Planted:
 
     def __init__(self, folder: Path, pictures: dict[str, list[str]] | None = None) -> None:
         self.folder = folder
+        self.classes = [Category(i, name) for i, name in CLASSES.items()]
+        self.unlisted: tuple[str, ...] = ()
         self.images: dict[str, list[dict[str, Any]]] = {}
         self.annotations: dict[str, list[dict[str, Any]]] = {}
         for split, names in (pictures or {"train": ["a.png", "b.png"], "val": ["c.png"]}).items():
@@ -42,20 +46,28 @@ class Planted:
         return path
 
     def box(self, split: str, picture: str | None, box: tuple[float, ...], category: int, **more: Any) -> int:
-        """An annotation; returns its id, which counts from 1 within the split."""
+        """An annotation; returns its id, which counts from 1 within the split. `more`: polygons, rle, keypoints, area ..."""
         identity = len(self.annotations[split]) + 1
         self.annotations[split].append({"id": identity, "picture": picture, "box": box, "category": category, **more})
         return identity
 
+    def mask(self, split: str, picture: str, polygon: tuple[float, ...], *others: tuple[float, ...], **more: Any) -> int:
+        """An annotation with polygons, the box around them and the area of the first."""
+        flat = np.array([*polygon, *(value for other in others for value in other)], np.float64).reshape(-1, 2)
+        box = (*np.nanmin(flat, axis=0).tolist(), *np.nanmax(flat, axis=0).tolist())
+        given = {"box": box, "category": 3, "polygons": [polygon, *others], "area": area_of(np.reshape(polygon, (-1, 2)))}
+        chosen = given | more
+        return self.box(split, picture, chosen.pop("box"), chosen.pop("category"), **chosen)
+
     def dataset(self) -> Dataset:
         """As `open_dataset` would give it."""
-        info = DatasetInfo(tuple(Category(i, name) for i, name in CLASSES.items()), "planted", "by hand")
+        info = DatasetInfo(tuple(self.classes), "planted", "by hand", unlisted=self.unlisted)
         splits = {}
         for name, images in self.images.items():
             images = sorted(images, key=lambda image: image["name"])
             names = [image["name"] for image in images]
             table = ImageTable(
-                np.arange(1, len(names) + 1),
+                np.array([image.get("id", number) for number, image in enumerate(images, 1)], np.int64),
                 names,
                 np.array([image["size"][0] for image in images], np.int32),
                 np.array([image["size"][1] for image in images], np.int32),
@@ -71,27 +83,37 @@ class Planted:
 
     def found(self, code: str, **limits: float) -> list[Finding]:
         """The findings of one check."""
-        chosen = Limits(**({"near_duplicate_iou": 0.8, "outside_px": 1.0, "max_pixels": 10**8} | limits))
-        data, check = self.columns(chosen.max_pixels), CHECKS[code](Severity.ERROR, chosen)
-        return list(data.listed(check.find(data)))
+        return self.found_by([code], **limits)
+
+    def found_by(self, codes: list[str], **limits: float) -> list[Finding]:
+        """The findings of several checks; the pictures are looked at once."""
+        shipped = yaml.safe_load(Path("conf/validate/default.yaml").read_text())["limits"]
+        chosen = Limits(**(shipped | limits))
+        data, checks = self.columns(chosen.max_pixels), [CHECKS[code](Severity.ERROR, chosen) for code in codes]
+        return [finding for check in checks for finding in data.listed(check.find(data))]
 
     def _columns(self, records: list[dict[str, Any]], names: list[str]) -> Annotations:
         rows = sorted(records, key=lambda r: (names.index(r["picture"]) if r["picture"] else -1, r["id"]))
         category_A = np.array([r["category"] for r in rows], np.int64)
         boxes_A4 = np.array([r["box"] for r in rows], np.float64).reshape(-1, 4)
-        known = list(CLASSES)
+        known = [category.id for category in self.classes]
+        area_A = (boxes_A4[:, 2:] - boxes_A4[:, :2]).prod(axis=1)
+        most = max((len(r.get("keypoints", ())) // 3 for r in rows), default=0)
+        points_AK3 = np.full((len(rows), most, 3), np.nan, np.float32)
+        for row, r in enumerate(rows):
+            points_AK3[row, : len(r.get("keypoints", ())) // 3] = np.reshape(r.get("keypoints", ()), (-1, 3))
         return Annotations(
             ids_A=np.array([r["id"] for r in rows], np.int64),
             image_A=np.array([names.index(r["picture"]) if r["picture"] else -1 for r in rows], np.int32),
             category_A=category_A,
             label_A=np.array([known.index(c) if c in known else -1 for c in category_A.tolist()], np.int64),
             boxes_A4=boxes_A4,
-            area_A=(boxes_A4[:, 2:] - boxes_A4[:, :2]).prod(axis=1),
+            area_A=np.array([r.get("area", area) for r, area in zip(rows, area_A.tolist(), strict=True)], np.float64),
             crowd_A=np.array([r.get("crowd", False) for r in rows], np.bool_),
-            source_ids=[None] * len(rows),
-            polygons=PolygonPool.empty(len(rows)),
-            rle={},
-            keypoints_AK3=None,
+            source_ids=[r.get("source_id") for r in rows],
+            polygons=PolygonPool.of([[np.reshape(flat, (-1, 2)) for flat in r.get("polygons", ())] for r in rows]),
+            rle={row: r["rle"] for row, r in enumerate(rows) if "rle" in r},
+            keypoints_AK3=points_AK3 if most else None,
             extra={row: r["extra"] for row, r in enumerate(rows) if "extra" in r},
             rotated_A5=np.array([r.get("rotated", [np.nan] * 5) for r in rows], np.float64).reshape(-1, 5),
         )

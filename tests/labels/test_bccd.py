@@ -22,6 +22,8 @@ def test_known_faults_are_found_and_nothing_else(bccd: Dataset) -> None:
     result = validate(bccd, settings("safe", gate=0.01))
     pictures: dict[str, set[str]] = {}
     for finding in result.findings:
+        if finding.severity == "info":
+            continue
         pictures.setdefault(f"{finding.severity} {finding.code}", set()).add(Path(finding.image or "").stem.split("_")[-1])
     assert pictures == {
         "error box-zero-area": {"00338", "00343"},
@@ -29,4 +31,4 @@ def test_known_faults_are_found_and_nothing_else(bccd: Dataset) -> None:
     }
     assert len(result.changes) == 10
     result.require(settings(gate=0.01).gate)
-    assert not validate(result.mended, settings("safe")).findings
+    assert {finding.severity for finding in validate(result.mended, settings("safe")).findings} == {"info"}

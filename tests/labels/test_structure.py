@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
-from tests.labels.planted import Planted
+import pytest
+
+from pipeline.data.dataset import Category
+from pipeline.labels.validation import validate
+from tests.labels.planted import Planted, settings
 
 
 def test_a_clean_dataset_is_quiet(planted: Planted) -> None:
@@ -52,3 +56,61 @@ def test_class_that_nothing_has(tmp_path: Path) -> None:
     planted.box("train", "a.png", (10, 10, 40, 40), 3)
     assert [f.reason for f in planted.found("class-unused")] == ["class dog has no annotation in any split"]
     assert not planted.found("class-absent-from-train")
+
+
+def test_ids_of_labels_that_repeat(planted: Planted) -> None:
+    planted.box("train", "b.png", (10, 50, 30, 70), 3)
+    planted.annotations["train"][-1]["id"] = 2
+    for source in ("x1", "x2", "x1", None, None):
+        planted.box("val", "c.png", (10, 50, 30, 70), 3, source_id=source)
+    found = planted.found("annotation-id-repeated")
+    assert [(f.split, f.image, f.annotation) for f in found] == [("train", "b.png", 2), ("val", "c.png", 5)]
+
+
+def test_ids_of_pictures_that_repeat(planted: Planted) -> None:
+    planted.picture("train", "z.png")
+    planted.images["train"][-1]["id"] = 1  # as a.png
+    found = planted.found("image-id-repeated")
+    assert [(f.split, f.image) for f in found] == [("train", "a.png"), ("train", "z.png")]
+    assert found[0].reason == "image id 1 is another picture's too"
+    planted.images["train"][-1]["id"] = 5
+    assert not planted.found("image-id-repeated")
+
+
+def test_label_without_area(planted: Planted) -> None:
+    wanted = planted.box("train", "a.png", (10, 50, 30, 70), 3, area=float("nan"))
+    planted.box("train", "a.png", (10, 50, 10, 70), 3, area=float("nan"))  # no area to write
+    assert [f.annotation for f in planted.found("annotation-area-missing")] == [wanted]
+    mended = validate(planted.dataset(), settings("safe")).mended.split("train").annotations
+    assert mended.area_A[mended.ids_A == wanted].tolist() == [400]
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("class-name-repeated", ["cat", "cat"]),
+        ("class-name-alike", ["traffic light", "Traffic_Light"]),
+        ("class-name-alike", ["cat", "cat "]),
+    ],
+)
+def test_names_of_classes(planted: Planted, code: str, names: list[str]) -> None:
+    codes = ("class-name-repeated", "class-name-alike")
+    assert not [f for other in codes for f in planted.found(other)]
+    planted.classes = [Category(3, names[0]), Category(5, "dog"), Category(7, names[1])]
+    found = [f for other in codes for f in planted.found(other)]
+    assert [(f.code, f.reason) for f in found] == [(code, f"classes 3 {names[0]!r} and 7 {names[1]!r}")]
+
+
+def test_gaps_between_class_ids(planted: Planted) -> None:
+    assert [f.reason for f in planted.found("class-id-gap")] == ["3 ids between 3 and 7 are no class: 4, 5, 6"]
+    planted.classes = [Category(3, "cat"), Category(4, "dog")]
+    assert not planted.found("class-id-gap")
+    planted.classes = [Category(3, "cat"), Category(2**60, "dog")]
+    assert [f.reason for f in planted.found("class-id-gap")] == [f"2 classes have ids from 3 to {2**60}"]
+
+
+def test_label_files_without_a_picture(planted: Planted) -> None:
+    planted.unlisted = ("pictures/*.jpg: 4", "captions.json: 1")
+    assert not planted.found("label-file-unused")
+    planted.unlisted = ("pictures/*.jpg: 4", "labels/*.txt: 3")
+    assert [f.reason for f in planted.found("label-file-unused")] == ["files that belong to no split or picture: labels/*.txt: 3"]

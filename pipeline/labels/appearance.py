@@ -1,0 +1,140 @@
+"""Checks of what pictures look like and how they are stored. Only a person can judge most of them: they warn or inform."""
+
+from abc import abstractmethod
+
+import numpy as np
+
+from pipeline.labels.check import Check
+from pipeline.labels.columns import Columns, Findings
+from pipeline.labels.looks import Look
+
+TURNS = {
+    2: "mirrored",
+    3: "turned by 180°",
+    4: "upside down",
+    5: "mirrored and turned",
+    6: "turned by 90°",
+    7: "mirrored and turned",
+    8: "turned by 270°",
+}
+
+GREY = ("L", "LA", "1", "I", "I;16", "F")
+"""Pillow's pixel formats without colour."""
+SOFT = 0.25
+"""A picture with more than this share of the dataset's median sharpness is not blurred, however soft all of them are."""
+
+
+class LookCheck(Check):
+    """A check of each picture's look by itself."""
+
+    def find(self, data: Columns) -> Findings:
+        said = [(row, said) for row, look in enumerate(data.looks) if look is not None and (said := self.says(look))]
+        reasons = [reason for _, reason in said]
+        return data.on_pictures(self, np.array([row for row, _ in said], np.int64), "{said}", said=reasons)
+
+    @abstractmethod
+    def says(self, look: Look) -> str | None:
+        """What is odd about a picture; None where nothing is."""
+
+
+class TurnedPicture(LookCheck):
+    """A picture that its EXIF data turns: viewers show it turned, training reads it as stored. Which do its labels fit?"""
+
+    code = "image-exif-turned"
+
+    def says(self, look: Look) -> str | None:
+        return f"EXIF orientation {look.orientation}: shown {TURNS[look.orientation]}" if look.orientation > 1 else None
+
+
+class DeepPicture(LookCheck):
+    """A picture with more than 8 bits a channel: training keeps the upper byte, and what lies below is lost."""
+
+    code = "image-deep"
+
+    def says(self, look: Look) -> str | None:
+        return f"pixels of mode {look.mode}" if look.mode.startswith(("I", "F")) else None
+
+
+class PrintPicture(LookCheck):
+    """A picture in printing colours (CMYK): turned into RGB without its colour profile, so its colours are off."""
+
+    code = "image-cmyk"
+
+    def says(self, look: Look) -> str | None:
+        return "pixels of mode CMYK" if look.mode == "CMYK" else None
+
+
+class AnimatedPicture(LookCheck):
+    """An animation: training sees its first frame only."""
+
+    code = "image-animated"
+
+    def says(self, look: Look) -> str | None:
+        return f"{look.frames} frames" if look.frames > 1 else None
+
+
+class GreyPicture(Check):
+    """A grey picture among coloured ones: fine where the camera makes them, else a hint at another source."""
+
+    code = "image-grey"
+
+    def find(self, data: Columns) -> Findings:
+        known = [(row, look.mode in GREY) for row, look in enumerate(data.looks) if look is not None]
+        rows = [row for row, grey in known if grey]
+        rows = rows if 2 * len(rows) < len(known) else []
+        return data.on_pictures(self, np.array(rows, np.int64), "stored in grey")
+
+
+class FlatPicture(LookCheck):
+    """A picture of hardly more than one grey level: a lens cap, a failed exposure, a placeholder of a website."""
+
+    code = "image-near-empty"
+
+    def says(self, look: Look) -> str | None:
+        flat = look.contrast < self.limits.flat_contrast
+        return f"its grey levels deviate by {look.contrast:.1f} from their mean {look.brightness:.0f}" if flat else None
+
+
+class BlurredPicture(Check):
+    """A picture without a sharp spot, among sharper ones: out of focus or shaken, so that edges are a matter of taste."""
+
+    code = "image-blurred"
+
+    def find(self, data: Columns) -> Findings:
+        seen = [
+            (row, look.sharpness) for row, look in enumerate(data.looks) if look and look.contrast >= self.limits.flat_contrast
+        ]
+        usual = float(np.median([sharpness for _, sharpness in seen])) if seen else 0.0
+        line = min(self.limits.sharpness, usual * SOFT)
+        found = [(row, sharpness) for row, sharpness in seen if sharpness < line]
+        rows, values = np.array([row for row, _ in found], np.int64), [sharpness for _, sharpness in found]
+        return data.on_pictures(self, rows, f"sharpness {{own:.1f}} where it is sharpest, the median is {usual:.0f}", own=values)
+
+
+class OverexposedPicture(LookCheck):
+    """A picture that is mostly white: what is there has no texture left."""
+
+    code = "image-overexposed"
+
+    def says(self, look: Look) -> str | None:
+        return f"{look.bright:.0%} of the pixels are white" if look.bright >= self.limits.exposed_share else None
+
+
+class UnderexposedPicture(LookCheck):
+    """A picture that is mostly black: what is there cannot be seen."""
+
+    code = "image-underexposed"
+
+    def says(self, look: Look) -> str | None:
+        return f"{look.dark:.0%} of the pixels are black" if look.dark >= self.limits.exposed_share else None
+
+
+class SmallPicture(Check):
+    """A picture smaller than one cell of a feature pyramid's top: enlarged, it has no detail to learn from."""
+
+    code = "image-small"
+
+    def find(self, data: Columns) -> Findings:
+        shorter_I = np.minimum(data.real_widths_I, data.real_heights_I)
+        rows = np.flatnonzero(data.readable_I & (shorter_I < self.limits.side_px))
+        return data.on_pictures(self, rows, "{w} x {h} pixels", w=data.real_widths_I[rows], h=data.real_heights_I[rows])

@@ -1,0 +1,96 @@
+"""What a picture is like: how it is stored, its light, its sharpness, and a hash that small changes leave alone."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+LONGEST = 512
+"""Pixels of the longer side of the picture that light and sharpness are measured on: sharpness depends on scale."""
+ORIENTATION = 0x0112
+"""EXIF's number for how a picture is to be turned."""
+HASH = 16
+"""The hash has HASH x HASH bits."""
+DARK, BRIGHT = 5, 250
+"""Grey levels up to which, and from which on, a pixel is at the end of the scale."""
+LEVELS = np.arange(256, dtype=np.float64)
+THIRDS = 3
+"""Sharpness is that of the sharpest of THIRDS x THIRDS fields: a blurred background is no fault."""
+
+
+class Look(NamedTuple):
+    """Measures of one picture."""
+
+    mode: str
+    """Pillow's name of the pixel format: RGB, L, CMYK, I;16 ..."""
+    frames: int
+    """More than one in an animation."""
+    orientation: int
+    """EXIF's, 1 (as stored) to 8."""
+    brightness: float
+    """Mean grey level, 0..255."""
+    contrast: float
+    """Standard deviation of the grey levels."""
+    sharpness: float
+    """Variance of the Laplacian in the sharpest ninth (Pech-Pacheco et al. 2000), in grey levels squared."""
+    dark: float
+    """Share of the pixels at the dark end of the scale."""
+    bright: float
+    """Share of the pixels at the bright end."""
+    digest: bytes
+    """Perceptual hash: which of the low frequencies lie above their median (Zauner 2010)."""
+
+
+def look_at(picture: Image.Image) -> Look:
+    """Measures of a decoded picture. Raises what Pillow raises for one that cannot be turned into grey levels."""
+    import cv2
+
+    mode, frames = picture.mode, int(getattr(picture, "n_frames", 1))
+    orientation = picture.getexif().get(ORIENTATION, 1)
+    grey_HW = _grey(picture)
+    scale = LONGEST / max(grey_HW.shape)
+    if scale < 1:
+        size = max(1, round(grey_HW.shape[1] * scale)), max(1, round(grey_HW.shape[0] * scale))
+        grey_HW = np.asarray(cv2.resize(grey_HW, size, interpolation=cv2.INTER_AREA), np.uint8)
+    share_L = np.bincount(grey_HW.reshape(-1), minlength=256) / grey_HW.size
+    brightness = float(share_L @ LEVELS)
+    return Look(
+        mode=mode,
+        frames=frames,
+        orientation=orientation if orientation in range(1, 9) else 1,
+        brightness=brightness,
+        contrast=float(np.sqrt(share_L @ (LEVELS - brightness) ** 2)),
+        sharpness=_sharpness(grey_HW),
+        dark=float(share_L[: DARK + 1].sum()),
+        bright=float(share_L[BRIGHT:].sum()),
+        digest=perceptual_hash(grey_HW),
+    )
+
+
+def perceptual_hash(grey_HW: NDArray[np.uint8]) -> bytes:
+    """HASH x HASH bits of the discrete cosine transform's low frequencies, without the mean and the first row and column."""
+    import cv2
+
+    small = cv2.resize(grey_HW, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
+    low = cv2.dct(small)[1 : HASH + 1, 1 : HASH + 1]
+    return np.packbits(low > np.median(low)).tobytes()
+
+
+def _grey(picture: Image.Image) -> NDArray[np.uint8]:
+    grey_HW: NDArray[np.uint8]
+    if picture.mode.startswith("I"):  # 16 bits: the upper byte, as training reads it
+        grey_HW = np.clip(np.asarray(picture).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+        return grey_HW
+    if picture.mode not in ("RGB", "L"):
+        picture = picture.convert("RGB")
+    grey_HW = np.asarray(picture.convert("L"))
+    return grey_HW
+
+
+def _sharpness(grey_HW: NDArray[np.uint8]) -> float:
+    import cv2
+
+    edges_HW = cv2.Laplacian(grey_HW, cv2.CV_16S)
+    fields = (field for band in np.array_split(edges_HW, THIRDS, axis=0) for field in np.array_split(band, THIRDS, axis=1))
+    return max((float(cv2.meanStdDev(field)[1].item() ** 2) for field in fields if field.size), default=0.0)

@@ -1,0 +1,78 @@
+"""Checks of pictures that show nearly the same: frames of a video, a burst, a copy that was scaled or compressed anew."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.labels.check import Check
+from pipeline.labels.columns import Columns, Findings
+
+BANDS = 17
+"""The hash is cut into so many pieces; two that differ in fewer bits have one piece in common (the pigeonhole principle)."""
+MOST = 64
+"""Pictures with one piece of hash in common that each is compared with: empty scenes share pieces by the thousand."""
+
+
+class NearLeak(Check):
+    """Nearly the same picture in two splits: what was learnt by heart is then measured. Split by groups of pictures instead."""
+
+    code = "image-near-leaked"
+
+    def find(self, data: Columns) -> Findings:
+        return _near(self, data, across=True)
+
+
+class NearRepeat(Check):
+    """Nearly the same picture twice in one split, as in a video: it counts double, and teaches little more."""
+
+    code = "image-near-repeated"
+
+    def find(self, data: Columns) -> Findings:
+        return _near(self, data, across=False)
+
+
+def near_pictures(data: Columns, bits: int, flat: float) -> NDArray[np.int64]:
+    """Pairs of rows [P, 2], first < second, whose hashes differ in at most `bits` bits; files with equal bytes, and pictures of a
+    contrast below `flat`, whose hash is noise, are left out."""
+    rows = np.array([row for row, look in enumerate(data.looks) if look is not None and look.contrast >= flat], np.int64)
+    if len(rows) < 2:
+        return np.zeros((0, 2), np.int64)
+    hashes = np.stack([np.frombuffer(data.looks[row].digest, np.uint8) for row in rows.tolist()])
+    pairs = np.unique(np.concatenate([_close(hashes, piece, bits) for piece in _pieces(hashes)]), axis=0)
+    pairs = rows[pairs]
+    different: NDArray[np.int64] = pairs[data.digests_I[pairs[:, 0]] != data.digests_I[pairs[:, 1]]]
+    return different
+
+
+def _pieces(hashes: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
+    """The hashes cut into BANDS pieces, each as a number."""
+    pieces = np.array_split(np.unpackbits(hashes, axis=1), BANDS, axis=1)
+    return [piece @ (1 << np.arange(piece.shape[1])) for piece in pieces]
+
+
+def _close(hashes: NDArray[np.uint8], key: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    """Pairs with an equal `key` and hashes at most `bits` apart, each row with the next MOST of its bucket."""
+    order = np.argsort(key, kind="stable")
+    found = [np.zeros((0, 2), np.int64)]
+    active, step = np.arange(len(order)), 1
+    while step <= MOST and len(active := active[active + step < len(order)]):
+        active = active[key[order[active]] == key[order[active + step]]]
+        first, second = order[active], order[active + step]
+        near = np.bitwise_count(hashes[first] ^ hashes[second]).sum(axis=1) <= bits
+        found.append(np.stack([first[near], second[near]], axis=1))
+        step += 1
+    return np.concatenate(found)
+
+
+def _near(check: Check, data: Columns, across: bool) -> Findings:
+    """One finding for each picture that has a near twin before it, or for the one nearer to training of a pair across splits."""
+    rank_S = np.array([{"train": 0, "val": 1}.get(name, 2 + place) for place, name in enumerate(data.names)], np.int64)
+    twin: dict[int, int] = {}
+    for first, second in data.once(near_pictures, check.limits.hash_bits, check.limits.flat_contrast).tolist():
+        here, there = data.split_I[first], data.split_I[second]
+        if (here != there) != across:
+            continue
+        kept, other = (second, first) if across and rank_S[there] > rank_S[here] else (first, second)
+        twin.setdefault(other, kept)
+    rows = np.array(sorted(twin), np.int64)
+    names = [f"{data.file_names[twin[row]]} in {data.names[data.split_I[twin[row]]]}" for row in rows.tolist()]
+    return data.on_pictures(check, rows, "looks nearly like {twin}", twin=names)
