@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Rows = NDArray[Any] | list[int] | slice
 """Rows to take: indices in the order wanted, a boolean mask, or a slice."""
+_POLYGONS_AT_ONCE = 1 << 16
 
 
 @dataclass(slots=True)
@@ -85,8 +86,14 @@ class PolygonPool:
         """The pool of the annotations in `rows`, in that order."""
         index = row_indices(rows, len(self.annotation_starts) - 1)
         polygons, annotation_starts = ranges(self.annotation_starts, index)
-        points, polygon_starts = ranges(self.polygon_starts, polygons)
-        return PolygonPool(self.points_P2[points], polygon_starts, annotation_starts)
+        polygon_starts = np.zeros(len(polygons) + 1, np.int64)
+        np.cumsum(self.polygon_starts[polygons + 1] - self.polygon_starts[polygons], out=polygon_starts[1:])
+        points_P2 = np.empty((polygon_starts[-1], 2), self.points_P2.dtype)
+        for first in range(0, len(polygons), _POLYGONS_AT_ONCE):  # indices of all points would take as much as the points
+            last = min(first + _POLYGONS_AT_ONCE, len(polygons))
+            points = ranges(self.polygon_starts, polygons[first:last])[0]
+            points_P2[polygon_starts[first] : polygon_starts[last]] = self.points_P2[points]
+        return PolygonPool(points_P2, polygon_starts, annotation_starts)
 
 
 @dataclass(slots=True)

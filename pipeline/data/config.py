@@ -110,7 +110,8 @@ class CocoDataset:
 
     kind: Literal["coco"]
     source: str
-    """Folder, .zip or .tar (also .gz, .bz2, .xz); here, or at s3:// (there also a prefix) or http(s)://."""
+    """Folder, .zip or .tar (also .gz, .bz2, .xz); here, at s3:// (there also a prefix) or http(s)://, or in a git repository with
+    DVC: dvc+https://HOST/REPOSITORY.git#PATH@REV."""
     watched: str
     """What DVC watches for changes: follows from `source` (see `watched_by_dvc`), never set by hand."""
     sha256: str | None
@@ -132,7 +133,8 @@ class VocDataset:
 
     kind: Literal["voc"]
     source: str
-    """Folder, .zip or .tar (also .gz, .bz2, .xz); here, or at s3:// (there also a prefix) or http(s)://."""
+    """Folder, .zip or .tar (also .gz, .bz2, .xz); here, at s3:// (there also a prefix) or http(s)://, or in a git repository with
+    DVC: dvc+https://HOST/REPOSITORY.git#PATH@REV."""
     watched: str
     """What DVC watches for changes: follows from `source` (see `watched_by_dvc`), never set by hand."""
     sha256: str | None
@@ -160,7 +162,8 @@ class YoloDataset:
 
     kind: Literal["yolo"]
     source: str
-    """Folder, .zip or .tar (also .gz, .bz2, .xz); here, or at s3:// (there also a prefix) or http(s)://."""
+    """Folder, .zip or .tar (also .gz, .bz2, .xz); here, at s3:// (there also a prefix) or http(s)://, or in a git repository with
+    DVC: dvc+https://HOST/REPOSITORY.git#PATH@REV."""
     watched: str
     """What DVC watches for changes: follows from `source` (see `watched_by_dvc`), never set by hand."""
     sha256: str | None

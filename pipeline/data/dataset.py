@@ -184,9 +184,14 @@ def panoptic_categories(things: Sequence[Category], stuff: Sequence[Category]) -
     return listed + [category.as_json() | {"isthing": 0} for category in stuff]
 
 
+def read_info(folder: Path) -> DatasetInfo:
+    """What the dataset in `folder` says of itself, without reading its labels."""
+    return _read_info(folder / "dataset.json")
+
+
 def written_digest(folder: Path) -> str:
     """The content digest of the dataset in `folder`, without reading its labels."""
-    return _read_info(folder / "dataset.json").digest
+    return read_info(folder).digest
 
 
 def tasks_of(splits: Sequence[Split]) -> tuple[str, ...]:

@@ -5,14 +5,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
 
 from pipeline.data.archive import SUFFIXES, is_archive
 from pipeline.data.config import LISTING, DatasetConfig, ShapesDataset, SourceDataset
 from pipeline.data.sources import local_path
 from pipeline.errors import ConfigError, DataError
 from pipeline.layout import Layout
-from pipeline.storage.addresses import is_remote, scheme_of, shown
+from pipeline.storage.addresses import is_remote, path_of, scheme_of, shown
 from pipeline.storage.config import StorageConfig
 from pipeline.storage.download import Listing, fetch, list_source, read_listing, require_sha256, write_listing
 
@@ -77,12 +76,14 @@ def _recorded(source: str, layout: Layout) -> Listing | None:
 
 
 def _is_single(dataset: SourceDataset) -> bool:
-    """Whether a remote source is one archive; False for a prefix of a bucket. ConfigError for what can be neither."""
-    path = urlsplit(dataset.source).path if scheme_of(dataset.source) != "s3" else dataset.source.partition("://")[2]
-    single = is_archive(Path(PurePosixPath(unquote(path)).name))
-    if not single and scheme_of(dataset.source) != "s3":
-        rule = f"is no archive by its name: it must end in one of {', '.join(SUFFIXES)}; folders can be fetched from s3:// alone"
+    """Whether a remote source is one archive; False for a prefix of a bucket or a folder in a DVC repository.
+
+    ConfigError for what can be neither.
+    """
+    single = is_archive(Path(PurePosixPath(path_of(dataset.source)).name))
+    if not single and scheme_of(dataset.source) in ("http", "https"):
+        rule = f"is no archive by its name: it must end in one of {', '.join(SUFFIXES)}; folders come from s3:// and dvc+https://"
         raise ConfigError("dataset.source", shown(dataset.source), rule)
     if not single and dataset.sha256 is not None:
-        raise ConfigError("dataset.sha256", dataset.sha256, "is for an archive; a prefix has no one digest")
+        raise ConfigError("dataset.sha256", dataset.sha256, "is for an archive; a folder has no one digest")
     return single

@@ -1,5 +1,6 @@
 """Training batches: an endless seeded stream of padded pictures and truths, the same whatever the number of workers."""
 
+import gc
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -198,7 +199,7 @@ def training_batches(pictures: TrainingPictures, sampler: StepSampler, divisor: 
         batch_sampler=sampler,  # type: ignore[arg-type]  # an iterable of ranges does
         num_workers=workers,
         collate_fn=partial(collate, divisor=divisor),
-        worker_init_fn=_tie_to_parent,
+        worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else each start of the workers takes a number from torch's global generator
     )
     for made in loader:
@@ -207,5 +208,6 @@ def training_batches(pictures: TrainingPictures, sampler: StepSampler, divisor: 
         yield made
 
 
-def _tie_to_parent(_: int) -> None:
+def _start_worker(_: int) -> None:
     die_with_parent()
+    gc.freeze()  # a collection writes into every object that it looks at, and so would copy the dataset's pages into this worker

@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 from pipeline.data.archive import SUFFIXES, is_archive, unpack
 from pipeline.data.config import ArchiveLimits
 from pipeline.data.dataset import Category, Split
 from pipeline.errors import DataError
-from pipeline.storage.addresses import is_remote, scheme_of
+from pipeline.storage.addresses import is_remote, path_of, scheme_of
 
 PICTURES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _JUNK = {"__MACOSX", "Thumbs.db"}
@@ -79,7 +78,7 @@ def local_path(source: str) -> Path:
 
 def source_title(kind: str, source: str) -> str:
     """Format and bare name of a source: the same for a folder and its archive, wherever they lie."""
-    name = PurePosixPath(urlsplit(source).path or source if is_remote(source) else os.path.abspath(source)).name
+    name = PurePosixPath(path_of(source) if is_remote(source) else os.path.abspath(source)).name
     suffix = next((s for s in sorted(SUFFIXES, key=len, reverse=True) if name.lower().endswith(s)), "")
     return f"{kind}:{name[: len(name) - len(suffix)]}"
 
@@ -174,7 +173,8 @@ def with_safe_names(splits: dict[str, Split]) -> dict[str, Split]:
     for key, split in splits.items():
         images = replace(split.images, file_names=[names[name] for name in split.images.file_names])
         order = sorted(range(len(images)), key=images.file_names.__getitem__)
-        renamed[key] = replace(split, images=images).take_images(order)
+        named = replace(split, images=images)
+        renamed[key] = named if order == list(range(len(images))) else named.take_images(order)
     return renamed
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.data.config import CocoDataset, ShapesDataset, SourceDataset, VocDataset
-from pipeline.data.dataset import Dataset, DatasetInfo, Split, open_dataset, tasks_of, write_dataset
+from pipeline.data.dataset import Dataset, DatasetInfo, Split, read_info, tasks_of, write_dataset
 from pipeline.data.dense import BODY
 from pipeline.data.fetching import local_copy
 from pipeline.data.formats.coco import read_coco
@@ -35,7 +35,7 @@ def run(cfg: "IngestStage") -> None:
             work = cfg.layout.work("ingest", digest_bytes(dataset.source.encode())[:16])
             with local_copy(dataset, cfg.storage, cfg.layout) as here, open_source(here, work, dataset.archive) as source:
                 write_dataset(out, read_source(dataset, cfg.seed, source))
-        report = metrics(open_dataset(out))
+        report = metrics(read_info(out))
     write_json(cfg.layout.reports("ingest") / "metrics.json", report)
 
 
@@ -79,7 +79,7 @@ def require_content(splits: dict[str, Split], place: str) -> None:
         )
 
 
-def metrics(dataset: Dataset) -> dict[str, int]:
+def metrics(info: DatasetInfo) -> dict[str, int]:
     """Flat counts; only what a rerun reproduces."""
-    totals = {f"ingest/{what}/{name}": number for name, counts in dataset.info.counts.items() for what, number in counts.items()}
-    return totals | {"ingest/classes": len(dataset.classes)}
+    totals = {f"ingest/{what}/{name}": number for name, counts in info.counts.items() for what, number in counts.items()}
+    return totals | {"ingest/classes": len(info.categories)}

@@ -3,11 +3,15 @@
 import ipaddress
 import re
 import socket
-from urllib.parse import parse_qsl, urlsplit
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pipeline.errors import ConfigError, DataError
 
-SCHEMES = ("http", "https", "s3")
+DVC_SCHEMES = ("dvc+https", "dvc+http", "dvc+ssh", "dvc+file")
+"""Of data in a git repository with DVC: `dvc+` and the address that git clones, as pip writes `git+https://`."""
+SCHEMES = ("http", "https", "s3", *DVC_SCHEMES)
 """Of sources that are fetched; `file` and plain paths are on this machine."""
 _SECRETS = {
     *("x-amz-signature", "x-amz-credential", "x-amz-security-token", "x-goog-signature", "x-goog-credential", "signature", "sig"),
@@ -27,6 +31,34 @@ def is_remote(source: str) -> bool:
     return scheme_of(source) in SCHEMES
 
 
+@dataclass(frozen=True, slots=True)
+class DvcAddress:
+    """dvc+https://HOST/REPOSITORY.git#PATH@REV: what `dvc get URL PATH --rev REV` takes, as one word."""
+
+    repository: str
+    """What git clones: an address, or a path on this machine."""
+    path: str
+    """Of a file or folder in the repository, tracked by DVC or by git."""
+    rev: str | None
+    """Branch, tag or commit; None: the default branch, of a repository on this machine its working tree."""
+
+    @classmethod
+    def of(cls, source: str) -> "DvcAddress":
+        """The parts of an address with one of `DVC_SCHEMES`. The last @ begins the revision: `#a@b@` is the path a@b."""
+        scheme, _, rest = source.partition("://")
+        repository, _, place = rest.partition("#")
+        path, _, rev = place.rpartition("@") if "@" in place else (place, "", "")
+        return cls(repository if scheme.lower() == "dvc+file" else f"{scheme[4:].lower()}://{repository}", path, rev or None)
+
+
+def path_of(source: str) -> str:
+    """The path that an address names on its server, whose last part is the name of the data."""
+    scheme = scheme_of(source)
+    if scheme in DVC_SCHEMES:
+        return DvcAddress.of(source).path
+    return source.partition("://")[2] if scheme == "s3" else unquote(urlsplit(source).path) or source
+
+
 def require_address(field: str, source: str) -> None:
     """ConfigError when an address has a scheme that is not supported, no host, or a secret in it.
 
@@ -42,10 +74,15 @@ def require_address(field: str, source: str) -> None:
         host = parts.hostname
     except ValueError as error:
         raise ConfigError(field, None, f"is not an address: {error}") from error
-    if not host:
+    if scheme in DVC_SCHEMES:
+        path = PurePosixPath(DvcAddress.of(source).path)
+        if not path.parts or path.is_absolute() or ".." in path.parts:
+            rule = "names no path in the repository: add #PATH, or #PATH@REV for a branch, tag or commit"
+            raise ConfigError(field, shown(source), rule)
+    if not host and scheme != "dvc+file":
         raise ConfigError(field, _shown(source), "names no server or bucket")
     secret = next((name for name, _ in parse_qsl(parts.query) if name.lower() in _SECRETS), None)
-    if parts.username or parts.password or secret:
+    if (parts.username and scheme != "dvc+ssh") or parts.password or secret:  # of ssh a user is no secret: git@HOST
         what = f"{secret} in its query" if secret else "a user or password"
         raise ConfigError(field, shown(source), f"has {what}: settings are kept in files and logs; leave secrets out")
 
@@ -55,7 +92,8 @@ def shown(address: str) -> str:
     try:
         parts = urlsplit(address)
         port = f":{parts.port}" if parts.port else ""
-        return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+        place = f"#{parts.fragment}" if parts.fragment and parts.scheme in DVC_SCHEMES else ""
+        return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}{place}"
     except ValueError:
         return "(malformed address)"
 

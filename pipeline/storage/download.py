@@ -15,9 +15,9 @@ from typing import Any
 
 from pipeline.errors import DataError
 from pipeline.files import digest_bytes, read_json, write_json
-from pipeline.storage.addresses import scheme_of, shown
+from pipeline.storage.addresses import DVC_SCHEMES, scheme_of, shown
 from pipeline.storage.config import StorageConfig
-from pipeline.storage.objects import Body, RemoteObject, Server
+from pipeline.storage.objects import BLOCK, Body, RemoteObject, Server
 
 VERSION = 1
 _SECONDS_BETWEEN_LINES = 5.0
@@ -157,13 +157,27 @@ def _receive(body: Body, file: Any, entry: RemoteObject, place: str, limit: int,
         raise DataError(place, wrong, "run it again: it goes on from where it stopped")
     if body.md5 is not None:
         file.flush()
-        with open(file.name, "rb") as whole:
-            found = hashlib.file_digest(whole, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        found = _md5(Path(file.name), body.part)
         if found != body.md5:
             file.truncate(0)
             raise DataError(
                 place, f"{entry.name}: was damaged on its way (MD5 {found}, the server says {body.md5})", "run it again"
             )
+
+
+def _md5(path: Path, part: int | None) -> str:
+    """MD5 of a file; with `part` as S3 marks what was sent in parts of so many bytes: of the parts' MD5s, and their number."""
+    with path.open("rb") as file:
+        if part is None:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        digests = []
+        while part_left := min(part, path.stat().st_size - file.tell()):
+            digest = hashlib.md5(usedforsecurity=False)
+            while block := file.read(min(part_left, BLOCK)):
+                digest.update(block)
+                part_left -= len(block)
+            digests.append(digest.digest())
+    return f"{hashlib.md5(b''.join(digests), usedforsecurity=False).hexdigest()}-{len(digests)}"
 
 
 class _Stopped(Exception):
@@ -194,6 +208,10 @@ def _server(source: str, single: bool, config: StorageConfig) -> Server:
         from pipeline.storage.s3 import S3Server  # boto3 takes its time
 
         return S3Server(source, single, config)
+    if scheme_of(source) in DVC_SCHEMES:
+        from pipeline.storage.dvc import DvcServer
+
+        return DvcServer(source, single, config)
     from pipeline.storage.http import HttpServer
 
     return HttpServer(source, config)

@@ -31,7 +31,10 @@ class Body:
     """Where they really start: 0 when the server cannot start elsewhere."""
     blocks: Iterator[bytes]
     md5: str | None
-    """MD5 of the whole object, 32 hexadecimal digits, where the server's mark is known to be one."""
+    """MD5 of the whole object, 32 hexadecimal digits, where the server's mark is known to be one; of an object that was sent in
+    parts (see `part`) the MD5 of the parts' MD5s, a dash, and their number."""
+    part: int | None = None
+    """Bytes of each part but the last, of an object that was sent in parts."""
 
 
 class Server(Protocol):

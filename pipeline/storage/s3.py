@@ -5,6 +5,7 @@ address is checked before it is used (see `storage.private_addresses`), but boto
 is the operator's choice, never a part of the source's address.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -68,9 +69,29 @@ class S3Server:
                 raise DataError(self._place, CHANGED, LIST_ANEW)
             if start and not answer.get("ContentRange", "").startswith(f"bytes {start}-"):
                 start = 0
-            yield Body(start, self._blocks(stream), _md5(answer))
+            mark = _md5(answer)
+            part = self._part_size(key, answer, start) if mark and "-" in mark else None
+            yield Body(start, self._blocks(stream), mark if mark and ("-" not in mark or part) else None, part)
         finally:
             stream.close()
+
+    def _part_size(self, key: str, answer: Any, start: int) -> int | None:
+        """Bytes of the parts that an object was sent in; None where the server does not say, or they are of several sizes.
+
+        The first and the last are asked for: tools cut into equal parts and a rest.
+        """
+        from botocore.exceptions import ClientError
+
+        total, parts = start + answer["ContentLength"], int(answer["ETag"].strip('"').rpartition("-")[2])
+        try:
+            sizes = [
+                self._client.head_object(Bucket=self._bucket, Key=key, IfMatch=answer["ETag"], PartNumber=number)["ContentLength"]
+                for number in sorted({1, parts})
+            ]
+        except ClientError:  # a server that knows no part numbers: its size is checked all the same
+            return None
+        whole = (parts - 1) * sizes[0] + sizes[-1] == total and 0 < sizes[-1] <= sizes[0]
+        return int(sizes[0]) if whole else None
 
     def _blocks(self, stream: Any) -> Iterator[bytes]:
         from botocore.exceptions import BotoCoreError
@@ -140,8 +161,7 @@ class S3Server:
 
 
 def _md5(answer: Any) -> str | None:
-    """The MD5 in the ETag: of objects sent in one piece and not encrypted with a key of their own, the ETag is one."""
+    """The MD5 in the ETag: of objects not encrypted with a key of their own it is one, of the whole or of parts."""
     mark = str(answer["ETag"]).strip('"').lower()
     keyed = "kms" in str(answer.get("ServerSideEncryption", "")) or answer.get("SSECustomerAlgorithm")
-    plain = len(mark) == 32 and not set(mark) - set("0123456789abcdef")
-    return mark if plain and not keyed else None
+    return mark if re.fullmatch(r"[0-9a-f]{32}(-[1-9][0-9]*)?", mark) and not keyed else None

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -10,8 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,8 +22,9 @@ import pytest
 from pipeline.data.dataset import open_dataset
 from pipeline.data.fetching import local_copy, record_source
 from pipeline.errors import DataError, UserError
-from pipeline.files import digest_tree
+from pipeline.files import digest_bytes, digest_tree
 from pipeline.layout import Layout
+from pipeline.storage.download import fetch, list_source
 from tests.data.conftest import Ingest, dataset_config, storage_config
 from tests.data.test_yolo import text, yolo
 from tests.services.conftest import S3
@@ -71,14 +75,24 @@ def test_a_changed_object_is_another_listing(s3: S3, bucket: str, root: Path, tm
 # -- killed --
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a client asked for."""
+
+    method: str
+    path: str
+    range: str | None
+
+
 class Relay(socketserver.ThreadingTCPServer):
-    """Passes bytes between a client and the server, counts those to the client, and can be made slow."""
+    """Passes bytes between a client and the server, counts those to the client, notes requests, and can be made slow."""
 
     allow_reuse_address = True
     daemon_threads = True
 
     def __init__(self, target: tuple[str, int], pause: float) -> None:
         self.target, self.pause, self.sent = target, pause, 0
+        self.asked: list[Request] = []
         super().__init__(("127.0.0.1", 0), RelayHandler)
 
 
@@ -95,6 +109,10 @@ class RelayHandler(socketserver.BaseRequestHandler):
     def _pass_on(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
         try:
             while data := source.recv(1 << 16):
+                if not counted and (found := re.match(rb"(GET|HEAD) (\S+) HTTP/1.1\r\n", data)):
+                    wanted = re.search(rb"(?im)^range: *(\S+)\r$", data)
+                    range_ = wanted[1].decode() if wanted else None
+                    self.server.asked.append(Request(found[1].decode(), found[2].decode(), range_))
                 if counted:
                     self.server.sent += len(data)
                     time.sleep(self.server.pause)
@@ -164,6 +182,70 @@ def test_kill_9_of_a_download_loses_no_byte_that_was_there(s3: S3, bucket: str, 
         name: {"images": 2, "annotations": 4, "missing": 0} for name in ("train", "val")
     }
     assert not list(place.glob("work/ingest/*.fetched"))
+
+
+def test_kill_9_of_a_prefix_fetches_only_the_rest(s3: S3, bucket: str, root: Path, tmp_path: Path):
+    """Killed at a random object: the second run asks for those alone that were not whole, and for parts from where they end."""
+    source = tmp_path / "set"
+    content = {f"{folder}/{number:03}.bin": random.Random(number).randbytes(40_000) for number in range(60) for folder in "ab"}
+    content["big.bin"] = random.Random(0).randbytes(12_000_000)
+    for name, data in content.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(data)
+    upload(s3, bucket, source, "set")  # boto3 sends the big one in parts
+    place = checkout(root, tmp_path / "checkout")
+    with relay(s3, pause=0.004) as between:
+        env = os.environ | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{between.server_address[1]}"}
+        command = [sys.executable, "-c", _FETCH, f"s3://{bucket}/set", str(root)]
+        process = subprocess.Popen(command, cwd=place, env=env)
+        stop_at = random.Random(3).randint(15, 90)
+        while sum(1 for _ in place.glob("fetched/whole/*/*.bin")) < stop_at and process.poll() is None:
+            time.sleep(0.002)
+        assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        whole = {path.relative_to(place / "fetched/whole").as_posix() for path in place.glob("fetched/whole/**/*.bin")}
+        parts = {path.name: path.stat().st_size for path in place.glob("fetched/parts/*") if path.stat().st_size}
+        assert stop_at <= len(whole) < len(content)
+        between.asked.clear()
+        between.pause = 0.0
+        subprocess.run(command, cwd=place, env=env, check=True)
+    asked = [one for one in between.asked if one.method == "GET" and "list-type" not in one.path]
+    names = Counter(one.path.partition("/set/")[2].partition("?")[0] for one in asked)
+    there = {name for name in content if parts.get(digest_bytes(name.encode())) == len(content[name])}  # killed before the move
+    assert names == Counter(content.keys() - whole - there), "each missing object once, and no other"
+    for one in asked:
+        start = parts.get(digest_bytes(one.path.partition("/set/")[2].encode()))
+        assert one.range == (f"bytes={start}-" if start else None)
+    assert {name: (place / "fetched/whole" / name).read_bytes() for name in content} == content
+
+
+_FETCH = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from pipeline.storage.download import fetch, list_source
+from tests.data.conftest import storage_config
+config = storage_config(Path(sys.argv[2]), private_addresses=True, workers=4)
+fetch(list_source(sys.argv[1], False, config), False, Path("fetched"), config, lambda _: None)
+"""
+
+
+def test_an_object_sent_in_parts_is_checked_against_their_md5(s3: S3, bucket: str, root: Path, tmp_path: Path):
+    """Its ETag is no MD5 of the whole: a damaged part on this machine would otherwise be joined unnoticed."""
+    content = random.Random(1).randbytes(11_000_000)
+    (tmp_path / "set.zip").write_bytes(content)
+    s3.client().upload_file(str(tmp_path / "set.zip"), bucket, "set.zip")  # 8 MiB and the rest
+    config, address = storage_config(root, **HERE), f"s3://{bucket}/set.zip"
+    listing = list_source(address, True, config)
+    assert str(listing.objects[0].etag).strip('"').endswith("-2")
+    part = tmp_path / "fetched/parts" / digest_bytes(b"set.zip")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" + content[1:9_000_000])
+    with pytest.raises(DataError, match="was damaged on its way"):
+        fetch(listing, True, tmp_path / "fetched", config, lambda _: None)
+    fetch(listing, True, tmp_path / "fetched", config, lambda _: None)
+    assert (tmp_path / "fetched/whole/set.zip").read_bytes() == content
 
 
 # -- wrong in one line --

@@ -7,7 +7,7 @@ position. A record lives as a Python object only while it is read: a million of 
 import json
 import math
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from pipeline.data.annotations import Annotations, ImageTable, PolygonPool
 from pipeline.data.dense import FIELDS, MASKS, DensePool
+from pipeline.data.formats.coco_records import INT32, INT64, PlainRecord, RawRecords, decoded
 from pipeline.errors import DataError
 
 Record = dict[str, Any]
 
-INT32, INT64 = 2**31 - 1, 2**63 - 1
 _COLUMNS = {
     "id",
     "image_id",
@@ -102,15 +102,31 @@ def image_table(records: Iterable[Any], place: object) -> ImageTable:
 def annotation_table(records: Iterable[Any], images: ImageTable, place: object) -> Annotations:
     """COCO's annotation objects as columns, sorted by (image row, id); `label_A` is -1 everywhere until classes are known."""
     columns = _Columns(_first_rows(images))
-    for number, record in enumerate(records):
-        columns.add(record, f"{place}: annotations[{number}]")
+    if isinstance(records, RawRecords):
+        _add_raw(columns, records, place)
+    else:
+        for number, record in enumerate(records):
+            columns.add(record, f"{place}: annotations[{number}]")
     return columns.table()
 
 
-def _raws(raw: msgspec.Raw | None, where: str) -> Iterator[Any] | None:
+def _add_raw(columns: "_Columns", records: RawRecords, place: object) -> None:
+    plain = msgspec.json.Decoder(PlainRecord).decode
+    for number, raw in enumerate(records.take()):
+        try:
+            record = plain(raw)
+        except (msgspec.DecodeError, ValueError, RecursionError):  # not plain: read with care, or refused with its place
+            fits = False
+        else:
+            fits = columns.add_plain(record)
+        if not fits:
+            columns.add(decoded(raw, f"{records.where}[{number}]"), f"{place}: annotations[{number}]")
+
+
+def _raws(raw: msgspec.Raw | None, where: str) -> RawRecords | None:
     """The items of a list that is still text. msgspec.ValidationError when it is another thing."""
     raws = None if raw is None else msgspec.json.decode(raw, type=list[msgspec.Raw] | None)
-    return None if raws is None else _decoded(raws, where)
+    return None if raws is None else RawRecords(raws, where)
 
 
 @dataclass(slots=True)
@@ -163,12 +179,32 @@ class _Columns:
         if rest:
             self.extra[row] = rest
 
+    def add_plain(self, record: PlainRecord) -> bool:
+        """Append a record that fits the columns as it is; False, and nothing done, where it does not after all."""
+        row = self.row_of_image.get(record.image_id, -1)
+        polygons = record.segmentation or ()
+        if row < 0 or any(len(polygon) % 2 for polygon in polygons):
+            return False
+        self.source_ids.append(record.source_id)
+        self.ids.append(record.id)
+        self.image.append(row)
+        self.category.append(record.category_id)
+        x, y, width, height = record.bbox
+        self.boxes.extend((x, y, x + width, y + height))
+        self.area.append(np.nan if record.area is None else record.area)
+        self.crowd.append(record.iscrowd)
+        for polygon in polygons:
+            self.points.extend(polygon)
+            self.polygon_starts.append(len(self.points) // 2)
+        self.annotation_starts.append(len(self.polygon_starts) - 1)
+        return True
+
     def table(self) -> Annotations:
-        """All rows, sorted."""
+        """All rows, sorted. They are moved, not copied: the columns are empty afterwards."""
         boxes_A4 = np.frombuffer(self.boxes, np.float64).reshape(-1, 4)
         count = len(self.ids)
         pool = PolygonPool(
-            np.array(self.points, np.float64).reshape(-1, 2),
+            np.frombuffer(self.points, np.float64).reshape(-1, 2),
             np.array(self.polygon_starts, np.int64),
             np.array(self.annotation_starts, np.int64),
         )
@@ -244,15 +280,6 @@ class _Columns:
             rest |= stated
         else:
             self.dense[row] = lists, b"" if masks is None else orjson.dumps(masks)
-
-
-def _decoded(raws: list[msgspec.Raw] | None, where: str) -> Iterator[Any]:
-    decode = msgspec.json.Decoder().decode
-    for number, raw in enumerate(raws or ()):
-        try:
-            yield decode(raw)
-        except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: bytes that are not UTF-8
-            raise DataError(f"{where}[{number}]", f"not valid JSON ({error})", "repair the file") from error
 
 
 def _read_slowly(path: Path, data: bytes) -> Record:
