@@ -44,7 +44,8 @@ def main() -> None:
         size = sum(path.stat().st_size for path in folder.rglob("*.json"))
         print(f"{size / 1e6:6.0f} MB of JSON generated", flush=True)
         ingested = in_child(measure_ingest, folder / "source", folder / "dataset")
-        print(f"{ingested['seconds']:6.1f} s   ingest, peak {ingested['peak_gb']:.2f} GB", flush=True)
+        parts = f"{ingested['read_s']:.1f} to read, {ingested['write_s']:.1f} to write"
+        print(f"{ingested['seconds']:6.1f} s   ingest ({parts}), peak {ingested['peak_gb']:.2f} GB", flush=True)
         workers = in_child(measure_loader, folder / "dataset")
         print(
             f"{100 * workers['share_per_worker']:6.1f} %   of the dataset's {workers['dataset_mb']:.0f} MB per additional worker",
