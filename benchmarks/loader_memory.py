@@ -18,16 +18,19 @@ from pipeline.data.loader import Sample, TrainingPictures, training_batches
 from pipeline.data.truths import Truths
 
 _PLAIN = Augmentation(short_side=640, long_side=640, flip=0.0, scale=(1.0, 1.0), crop=0.0, crop_least=1.0)
-_PICTURES_PER_STEP = 64
+_PICTURES_AT_ONCE = 64
+_NOTHING = Truths(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
 
 
 class Labels(TrainingPictures):
-    """The training pictures without their pixels, row by row."""
+    """The labels of the training pictures, many pictures at a position: nothing but the reading is of interest."""
 
     def _sample(self, row: int, position: int) -> Sample:
-        """Positions are rows here."""
-        truths = Truths.read(self.split, position, self.tasks)
-        return Sample(np.zeros((3, 1, 1), np.uint8), truths, self.split.images.file_names[position])
+        """Read as for training; what was read is not sent on."""
+        last = min((position + 1) * _PICTURES_AT_ONCE, len(self.split.images))
+        for picture in range(position * _PICTURES_AT_ONCE, last):
+            Truths.read(self.split, picture, self.tasks)
+        return Sample(np.zeros((3, 1, 1), np.uint8), _NOTHING, self.split.images.file_names[last - 1])
 
 
 def measure_workers(split: Split, kind: type[Labels] = Labels) -> dict[str, float]:
@@ -55,11 +58,8 @@ def _per_worker(pictures: Labels) -> float:
 
 def _tree_bytes(pictures: Labels, workers: int) -> float:
     """PSS of this process and its loader workers after each worker has read every label."""
-    count = len(pictures.split.images)
-    starts = range(0, count, _PICTURES_PER_STEP)
-    rows = [
-        range(first, min(first + _PICTURES_PER_STEP, count)) for first in starts for _ in range(workers)
-    ]  # workers take turns
+    positions = range(-(-len(pictures.split.images) // _PICTURES_AT_ONCE))
+    rows = [range(position, position + 1) for position in positions for _ in range(workers)]  # workers take turns: each has all
     gc.collect()
     batches = training_batches(pictures, rows, 1, workers)  # type: ignore[arg-type]  # rows in a given order, not drawn
     for _ in rows:
