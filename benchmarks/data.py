@@ -28,6 +28,7 @@ from pydantic import TypeAdapter
 
 from pipeline.data.config import DatasetConfig, watched_by_dvc
 from pipeline.data.dataset import open_dataset, read_info, write_dataset
+from pipeline.process import die_with_parent
 from pipeline.stages.ingest import read_source
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +57,7 @@ def main() -> None:
 
 def in_child(function: Callable[..., dict[str, Any]], *arguments: Path) -> dict[str, Any]:
     """The function's result, from a process of its own that starts empty."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=die_with_parent) as pool:
         return pool.submit(function, *arguments).result()
 
 
@@ -130,14 +131,18 @@ def measure_ingest(source: Path, out: Path) -> dict[str, Any]:
     """What the stage does with a folder."""
     settings = yaml.safe_load((ROOT / "conf/dataset/coco.yaml").read_text()) | {"source": str(source)}
     cfg: Any = TypeAdapter(DatasetConfig).validate_python(settings | {"watched": watched_by_dvc(str(source))})
-    began = time.perf_counter()
+    start, began = peak_gb(), time.perf_counter()
     dataset = read_source(cfg, 0, source)
     read = time.perf_counter()
     write_dataset(out, dataset)
     done = time.perf_counter()
     ingested = sum(counts["annotations"] for counts in read_info(out).counts.values())
     steps = {"read_s": read - began, "write_s": done - read, "seconds": done - began}
-    return {name: round(seconds, 1) for name, seconds in steps.items()} | {"peak_gb": round(peak_gb(), 2), "ingested": ingested}
+    return {name: round(seconds, 1) for name, seconds in steps.items()} | {
+        "peak_gb": round(peak_gb(), 2),
+        "growth_gb": round(peak_gb() - start, 3),
+        "ingested": ingested,
+    }
 
 
 def peak_gb() -> float:
