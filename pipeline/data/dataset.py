@@ -100,7 +100,8 @@ class Split:
 
     def rows_of(self, row: int) -> slice:
         """The annotation rows of image `row`; -1 gives the dangling ones."""
-        first, last = np.searchsorted(self.annotations.image_A, [row, row + 1])
+        image_A = self.annotations.image_A
+        first, last = np.searchsorted(image_A, np.array([row, row + 1], image_A.dtype))  # another type copies the whole column
         return slice(int(first), int(last))
 
     def take_images(self, rows: Rows) -> Self:

@@ -1,6 +1,7 @@
 """What a loader worker more costs, small; that of an implementation known to be wrong is told apart."""
 
 import copy
+import tracemalloc
 from typing import Any
 
 from benchmarks.labels_speed import split
@@ -23,3 +24,14 @@ def test_a_worker_more_takes_less_than_a_twentieth_of_the_dataset() -> None:
     labels = split("train", 100_000, 800)
     assert measure_workers(labels)["share_per_worker"] < 0.05
     assert measure_workers(labels, Copied)["share_per_worker"] > 0.5
+
+
+def test_rows_of_a_picture_are_found_without_a_copy_of_the_column() -> None:
+    """A copy of it for every picture grew with the dataset, in time and in every worker's memory."""
+    labels = split("train", 100_000, 800)
+    tracemalloc.start()
+    rows = [labels.rows_of(row) for row in range(800)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < labels.annotations.image_A.nbytes / 2
+    assert [one.start for one in rows[1:]] == [one.stop for one in rows[:-1]] and rows[-1].stop == 100_000
