@@ -178,8 +178,8 @@ def test_the_dataset_given_is_left_as_it_is(planted: Planted) -> None:
 # -- the gate --
 
 
-def gated(planted: Planted, gate: float, fix: str = "safe", **severity: str) -> Validation:
-    cfg = settings(fix, gate, **severity)
+def gated(planted: Planted, gate: float, fix: str = "safe", more: dict[str, float] | None = None, **severity: str) -> Validation:
+    cfg = settings(fix, gate, more, **severity)
     result = validate(planted.dataset(), cfg)
     result.require(cfg.gate)
     return result
@@ -213,6 +213,33 @@ def test_share_of_bad_pictures_stops_the_line_and_faulty_boxes_do_not_make_a_pic
     assert gated(planted, 0.25).bad_pictures() == 0.25
     with pytest.raises(GateError, match=r"25.0% of the pictures.*Most: image-missing 1\n"):
         gated(planted, 0.2)
+
+
+def test_one_class_may_not_be_bad_while_all_together_are_not(planted: Planted) -> None:
+    """One bad label of four is a quarter of its class, and a seventh of all."""
+    good = len([one for rows in planted.annotations.values() for one in rows if one["category"] == 7])
+    planted.box("train", "a.png", (10, 10, 10, 10), 7)
+    share = 1 / (good + 1)
+    assert gated(planted, share - 0.01, more={"of_a_class": share}).bad_annotations() < share
+    with pytest.raises(
+        GateError, match=rf"{share:.1%} of the annotations of class dog have errors.*Most: box-zero-area 1\n"
+    ) as error:
+        gated(planted, 1.0, more={"of_a_class": share - 0.01})
+    assert "validate.gate.of_a_class=" in str(error.value)
+
+
+def test_warnings_have_a_gate_of_their_own(planted: Planted) -> None:
+    planted.box("train", "a.png", (10, 10, 10, 10), 3)
+    for name in ("x.png", "y.png"):
+        planted.picture("train", name, seed=1)
+        planted.box("train", name, (10, 10, 30, 30), 3)
+    warned = {"box_zero_area": "warning", "image_repeated": "warning"}
+    with pytest.raises(GateError, match=r"of the annotations have warnings.*box-zero-area") as error:
+        gated(planted, 1.0, more={"warned_annotations": 0.01}, **warned)
+    assert "validate.severity.box-zero-area=info" in str(error.value) and "gate.warned_annotations=" in str(error.value)
+    with pytest.raises(GateError, match=r"of the pictures have warnings.*image-repeated"):
+        gated(planted, 1.0, more={"warned_pictures": 0.01}, **warned)
+    gated(planted, 0.0, **warned)
 
 
 def test_the_gate_holds_without_fixes_too(planted: Planted) -> None:
