@@ -19,7 +19,8 @@ class Gate:
     pictures: float
     """Largest share of pictures with a finding of severity error of their own."""
     of_a_class: float
-    """Largest share of any one class's annotations with a finding of severity error: what all labels together hide."""
+    """Largest share of any one class's annotations with a finding of severity error, where it has ten or more: what all labels
+    together hide."""
     warned_annotations: float
     """Largest share of annotations with a finding of severity warning."""
     warned_pictures: float

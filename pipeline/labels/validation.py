@@ -18,6 +18,8 @@ from pipeline.labels.config import Gate, ValidateConfig
 from pipeline.labels.fixes import Change, applies, mend
 from pipeline.labels.pictures import inspect
 
+FEWEST = 10
+"""Labels of a class from which on its share of errors is judged: of fewer, one would decide."""
 What = Literal["annotations", "pictures"]
 
 
@@ -70,6 +72,8 @@ class Validation:
         self._require_share("pictures", "warnings", gate.warned_pictures, "warned_pictures", len(given.file_names))
         for label, name in enumerate(given.dataset.classes):
             own_A = given.label_A == label
+            if own_A.sum() < FEWEST:
+                continue
             about = f"annotations of class {name}"
             self._require_share("annotations", "errors", gate.of_a_class, "of_a_class", int(own_A.sum()), own_A, about)
         stopping = [finding for finding in self.remaining if finding.severity == Severity.ERROR]

@@ -216,16 +216,23 @@ def test_share_of_bad_pictures_stops_the_line_and_faulty_boxes_do_not_make_a_pic
 
 
 def test_one_class_may_not_be_bad_while_all_together_are_not(planted: Planted) -> None:
-    """One bad label of four is a quarter of its class, and a seventh of all."""
-    good = len([one for rows in planted.annotations.values() for one in rows if one["category"] == 7])
-    planted.box("train", "a.png", (10, 10, 10, 10), 7)
-    share = 1 / (good + 1)
-    assert gated(planted, share - 0.01, more={"of_a_class": share}).bad_annotations() < share
-    with pytest.raises(
-        GateError, match=rf"{share:.1%} of the annotations of class dog have errors.*Most: box-zero-area 1\n"
-    ) as error:
-        gated(planted, 1.0, more={"of_a_class": share - 0.01})
-    assert "validate.gate.of_a_class=" in str(error.value)
+    """Three bad labels of twelve are a quarter of their class, and a tenth of all; a class of fewer than ten is not judged."""
+    for name in (f"more{number}.png" for number in range(6)):
+        planted.picture("train", name)
+        planted.box("train", name, (10, 10, 40, 40), 7)
+        for x in (50, 60, 70):
+            planted.box("train", name, (x, 10, x + 8, 60), 3)
+    for x in (10, 20, 30):
+        planted.box("train", "a.png", (x, 10, x, 10), 7)
+    dogs = len([one for rows in planted.annotations.values() for one in rows if one["category"] == 7])
+    assert dogs == 12 and gated(planted, 0.1, more={"of_a_class": 0.25}).bad_annotations() < 0.1
+    with pytest.raises(GateError, match=r"25.0% of the annotations of class dog have errors.*Most: box-zero-area 3\n") as error:
+        gated(planted, 1.0, more={"of_a_class": 0.24})
+    assert "validate.gate.of_a_class=0.25" in str(error.value)
+    planted.annotations["train"] = [
+        one for one in planted.annotations["train"] if one["category"] == 3 or one["picture"] == "a.png"
+    ]
+    gated(planted, 1.0, more={"of_a_class": 0.0})
 
 
 def test_warnings_have_a_gate_of_their_own(planted: Planted) -> None:
