@@ -119,12 +119,12 @@ def load_kernels() -> None:
         importlib.import_module(module.name)
 
 
-def rows(processes: int, part: str = "") -> Iterator[Row]:
-    """The rows of every kernel with `part` in its name, compiled by so many processes."""
+def rows(processes: int, part: str = "", share: tuple[int, int] = (0, 1)) -> Iterator[Row]:
+    """The rows of every kernel with `part` in its name, compiled by so many processes; of these the `share` (n, of how many)."""
     from ops_cuda._numba import KERNELS
 
     load_kernels()
-    numbers = [number for number, kernel in enumerate(KERNELS) if part in kernel.name]
+    numbers = [number for number, kernel in enumerate(KERNELS) if part in kernel.name][share[0] :: share[1]]
     if processes == 1:
         for number in numbers:
             yield from _rows(number)

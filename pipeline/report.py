@@ -1,14 +1,17 @@
-"""Self-contained HTML pages: every picture and style inside the one file, no script, nothing loaded from anywhere.
+"""Self-contained HTML pages: every picture and style inside the one file, nothing loaded from anywhere.
 
-The same content gives the same bytes. All text is escaped; a caption or cell can hold whatever a label file held.
+The same content gives the same bytes. All text is escaped; a caption or cell can hold whatever a label file held. The only script
+is the one that sorts tables, which the page names by its digest: a browser runs no other.
 """
 
 import base64
+import hashlib
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -53,6 +56,7 @@ class _Section:
     note: str = ""
     anchor: str = ""
     wide: bool = False
+    sortable: bool = False
     columns: list[dict[str, str]] = field(default_factory=list)
     rows: list[list[dict[str, str]]] = field(default_factory=list)
     pictures: list[_Picture] = field(default_factory=list)
@@ -79,8 +83,13 @@ class Report:
         """Plain paragraphs."""
         self._add(_Section("text", heading, paragraphs=list(paragraphs)))
 
-    def table(self, heading: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], note: str = "") -> None:
-        """A table; numbers are set right and shortened to four digits. `note` is a line above it."""
+    def table(
+        self, heading: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], note: str = "", sortable: bool = False
+    ) -> None:
+        """A table; numbers are set right and shortened to four digits. `note` is a line above it.
+
+        The reader sorts a `sortable` one by a click on a column's name: numbers by value, badges by tone.
+        """
         cells = [[_cell(value) for value in row] for row in rows]
         heads = [{"text": name, "kind": ""} for name in columns]
         for place, head in enumerate(heads):
@@ -89,7 +98,7 @@ class Report:
                 head["kind"] = "number"
                 for cell in column:
                     cell["kind"] = "number" if cell["kind"] in ("number", "none") else cell["kind"]
-        self._add(_Section("table", heading, note, columns=heads, rows=cells))
+        self._add(_Section("table", heading, note, sortable=sortable, columns=heads, rows=cells))
 
     def pictures(self, heading: str, pictures: Iterable[tuple[Pixels | bytes, str]], note: str = "") -> None:
         """A grid of pictures with captions: RGB arrays [H, W, 3] (kept as JPEG), or the bytes of JPEG, PNG or SVG files.
@@ -111,7 +120,16 @@ class Report:
             loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         template = environment.get_template("report.html")
-        return template.render(title=self.title, subtitle=self.subtitle, facts=self._facts, sections=self._sections)
+        script = (TEMPLATES / "sort.js").read_text() if any(section.sortable for section in self._sections) else ""
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        return template.render(
+            title=self.title,
+            subtitle=self.subtitle,
+            facts=self._facts,
+            sections=self._sections,
+            script=script,
+            script_digest=f"sha256-{digest}",
+        )
 
     def write(self, path: Path) -> None:
         """Write the page to `path`, atomically."""
@@ -163,11 +181,11 @@ def _media_type(image: bytes) -> str:
 def _cell(value: Cell) -> dict[str, str]:
     cell = {"text": format_cell(value), "kind": ""}
     if value is None:
-        cell["kind"] = "none"
+        cell |= {"kind": "none", "value": "-Infinity"}
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        cell["kind"] = "number"
+        cell |= {"kind": "number", "value": repr(value) if math.isfinite(value) else "-Infinity"}
     if isinstance(value, Badge):
-        cell["tone"] = value.tone
+        cell |= {"tone": value.tone, "value": str(get_args(Tone).index(value.tone))}
     if isinstance(value, Link) and (value.address.startswith(("http://", "https://", "file://")) or ":" not in value.address):
         cell["address"] = value.address
     return cell

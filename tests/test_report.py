@@ -1,8 +1,10 @@
 """Report pages: self-contained, escaped, the same bytes every time."""
 
 import base64
+import hashlib
 import io
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,43 @@ def test_the_page_loads_nothing_and_runs_nothing() -> None:
     assert all(address.startswith("data:image/") for address in re.findall(r'src="([^"]*)"', page))
     assert not re.search(r"url\(|@import|<link", page)
     assert "default-src 'none'" in page
+
+
+def test_a_sortable_table_brings_the_one_script_that_the_page_allows() -> None:
+    report = sample()
+    report.table("Sorted", ["n", "tone"], [[1234567, Badge("a", "warning")], [None, Badge("b", "error")]], sortable=True)
+    page = report.html()
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page and "unsafe-inline'; script" in page
+    values = re.findall(r'data-value="([^"]*)"', page)
+    assert values == ["1234567", "1", "-Infinity", "0"], "only what is sortable says its values"
+
+
+def test_a_click_sorts(tmp_path: Path) -> None:
+    """In a real browser: numbers by value and not by their text, the other way at the second click, texts as texts."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium here: apt-get install chromium")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    report = Report("t")
+    rows = [["b", 9, Badge("info", "info")], ["a", 10000, Badge("error", "error")], ["c", None, Badge("warning", "warning")]]
+    report.table("Sorted", ["name", "n", "severity"], rows, sortable=True)
+    report.write(tmp_path / "page.html")
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        faults: list[str] = []
+        page.on("console", lambda message: faults.append(message.text))
+        page.goto((tmp_path / "page.html").as_uri())
+
+        def after(column: str) -> str:
+            page.click(f"th:has-text('{column}')")
+            return "".join(page.locator("tbody tr td:first-child").all_text_contents())
+
+        assert [after("name"), after("n"), after("n"), after("severity")] == ["abc", "cba", "abc", "acb"]
+        assert faults == []
+        browser.close()
 
 
 def test_markup_in_labels_is_text() -> None:

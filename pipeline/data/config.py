@@ -18,7 +18,7 @@ LISTING = "source.json"
 @schema
 class SplitConfig:
     """Which pictures validate. What is drawn is drawn by `seed`, pictures of one group on one side: a group is equal bytes, and
-    what `field` and `pattern` say belongs together; pictures that share any of these are one group."""
+    what `field`, `pattern` and `similar` say belongs together; pictures that share any of these are one group."""
 
     val: float
     """Share of the pictures that becomes the validation split, 0..1, where it is drawn."""
@@ -32,6 +32,9 @@ class SplitConfig:
     pattern: str | None
     """Regular expression, searched in each picture's path below the source; what its parentheses catch (without any: the match)
     names the group. `^(.+)_\\d+\\.jpg$` keeps frames of one film together. null: none."""
+    similar: int | None
+    """Pictures of which at most so many of 256 bits of the perceptual hash differ are one group, 0 to 16: scaled and compressed
+    copies and frames of one moment. Every picture is decoded for it. null: not looked at."""
 
     def __post_init__(self) -> None:
         if not 0 < self.val < 1:
@@ -40,6 +43,8 @@ class SplitConfig:
             re.compile(self.pattern or "")
         except re.error as error:
             raise ConfigError("dataset.split.pattern", self.pattern, f"is not a regular expression: {error}") from error
+        if self.similar is not None and not 0 <= self.similar <= 16:
+            raise ConfigError("dataset.split.similar", self.similar, "must be 0 to 16 bits, or null; 10 suits most data")
 
 
 @schema

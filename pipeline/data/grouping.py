@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pipeline.data.config import SplitConfig
 from pipeline.data.dataset import Split
+from pipeline.data.perceptual import near_files
 from pipeline.errors import DataError, did_you_mean
 from pipeline.files import digest_file
 
@@ -19,7 +20,7 @@ Groups = NDArray[np.int64]
 
 
 def named_groups(splits: Sequence[Split], cfg: SplitConfig, place: object) -> list[list[str]]:
-    """Names of the groups of each picture of all splits, one split behind the other, by the config's field and pattern.
+    """Names of the groups of each picture of all splits, one split behind the other, by the config's field, pattern and looks.
 
     DataError where a field is on no picture or a pattern fits none: it is misspelt, and nothing would be kept together.
     """
@@ -41,6 +42,11 @@ def named_groups(splits: Sequence[Split], cfg: SplitConfig, place: object) -> li
         for own, match in zip(names, found, strict=True):
             if match:
                 own.append(f"name {match.groups() or match[0]}")
+    if cfg.similar is not None:
+        paths = [split.path(row) for split in splits for row in range(len(split.images))]
+        for first, second in near_files(paths, cfg.similar).tolist():
+            names[first].append(f"like {first}")
+            names[second].append(f"like {first}")
     return names
 
 

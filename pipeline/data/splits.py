@@ -61,7 +61,8 @@ def arrange_splits(found: dict[str, Split], cfg: SplitConfig, seed: int, place: 
         result["test"] = replace(splits["test"], name="test")
     origin = "the source" if whole == "all" else f"the source's {pooled or whole}"
     rules = ["byte-identical pictures together"]
-    rules += [f"{name} {value!r}" for name, value in (("field", cfg.field), ("pattern", cfg.pattern)) if value is not None]
+    named = (("field", cfg.field), ("pattern", cfg.pattern), ("similar", cfg.similar))
+    rules += [f"{name} {value!r}" for name, value in named if value is not None]
     rules += ["stratified by class"] if cfg.stratify else []
     how = f"val drawn out of {origin}: share {cfg.val:g}, seed {seed}, {', '.join(rules)}"
     return result, how + _crossings(list(result.values()), cfg, place)
@@ -69,7 +70,7 @@ def arrange_splits(found: dict[str, Split], cfg: SplitConfig, seed: int, place: 
 
 def _crossings(splits: list[Split], cfg: SplitConfig, place: object) -> str:
     """Of the groups that the config names: how many are in several splits, in words; nothing where none is named."""
-    if cfg.field is None and cfg.pattern is None:
+    if cfg.field is None and cfg.pattern is None and cfg.similar is None:
         return ""
     groups, pictures = crossing(splits, named_groups(splits, cfg, place))
     return f"; {groups} groups ({pictures} pictures) are in more than one split"

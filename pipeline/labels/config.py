@@ -11,15 +11,23 @@ from pipeline.schema import schema
 
 @schema
 class Gate:
-    """Faults beyond these shares stop the line: then it is the source that needs mending."""
+    """Faults beyond these shares stop the line: then it is the source that needs mending. Shares are 0..1 and are counted before
+    anything is fixed; 1 never stops."""
 
     annotations: float
-    """Largest share of annotations with a finding of severity error, 0..1, counted before anything is fixed."""
+    """Largest share of annotations with a finding of severity error."""
     pictures: float
-    """Largest share of pictures with a finding of severity error of their own, 0..1, counted before anything is fixed."""
+    """Largest share of pictures with a finding of severity error of their own."""
+    of_a_class: float
+    """Largest share of any one class's annotations with a finding of severity error, where it has ten or more: what all labels
+    together hide."""
+    warned_annotations: float
+    """Largest share of annotations with a finding of severity warning."""
+    warned_pictures: float
+    """Largest share of pictures with a finding of severity warning of their own."""
 
     def __post_init__(self) -> None:
-        for name in ("annotations", "pictures"):
+        for name in ("annotations", "pictures", "of_a_class", "warned_annotations", "warned_pictures"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"validate.gate.{name}", getattr(self, name), "is a share: 0 to 1")
 

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.data.perceptual import grey_levels, perceptual_hash
+
 LONGEST = 512
 """Pixels of the longer side of the picture that light and sharpness are measured on: sharpness depends on scale."""
 ORIENTATION = 0x0112
 """EXIF's number for how a picture is to be turned."""
-HASH = 16
-"""The hash has HASH x HASH bits."""
 DARK, BRIGHT = 5, 250
 """Grey levels up to which, and from which on, a pixel is at the end of the scale."""
 LEVELS = np.arange(256, dtype=np.float64)
@@ -48,7 +48,7 @@ def look_at(picture: Image.Image) -> Look:
 
     mode, frames = picture.mode, int(getattr(picture, "n_frames", 1))
     orientation = picture.getexif().get(ORIENTATION, 1)
-    grey_HW = _grey(picture)
+    grey_HW = grey_levels(picture)
     scale = LONGEST / max(grey_HW.shape)
     if scale < 1:
         size = max(1, round(grey_HW.shape[1] * scale)), max(1, round(grey_HW.shape[0] * scale))
@@ -66,26 +66,6 @@ def look_at(picture: Image.Image) -> Look:
         bright=float(share_L[BRIGHT:].sum()),
         digest=perceptual_hash(grey_HW),
     )
-
-
-def perceptual_hash(grey_HW: NDArray[np.uint8]) -> bytes:
-    """HASH x HASH bits of the discrete cosine transform's low frequencies, without the mean and the first row and column."""
-    import cv2
-
-    small = cv2.resize(grey_HW, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
-    low = cv2.dct(small)[1 : HASH + 1, 1 : HASH + 1]
-    return np.packbits(low > np.median(low)).tobytes()
-
-
-def _grey(picture: Image.Image) -> NDArray[np.uint8]:
-    grey_HW: NDArray[np.uint8]
-    if picture.mode.startswith("I"):  # 16 bits: the upper byte, as training reads it
-        grey_HW = np.clip(np.asarray(picture).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-        return grey_HW
-    if picture.mode not in ("RGB", "L"):
-        picture = picture.convert("RGB")
-    grey_HW = np.asarray(picture.convert("L"))
-    return grey_HW
 
 
 def _sharpness(grey_HW: NDArray[np.uint8]) -> float:

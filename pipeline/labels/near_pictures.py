@@ -3,13 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.perceptual import near_pairs
 from pipeline.labels.check import Check
 from pipeline.labels.columns import Columns, Findings
-
-BANDS = 17
-"""The hash is cut into so many pieces; two that differ in fewer bits have one piece in common (the pigeonhole principle)."""
-MOST = 64
-"""Pictures with one piece of hash in common that each is compared with: empty scenes share pieces by the thousand."""
 
 
 class NearLeak(Check):
@@ -37,30 +33,9 @@ def near_pictures(data: Columns, bits: int, flat: float) -> NDArray[np.int64]:
     if len(rows) < 2:
         return np.zeros((0, 2), np.int64)
     hashes = np.stack([np.frombuffer(data.looks[row].digest, np.uint8) for row in rows.tolist()])
-    pairs = np.unique(np.concatenate([_close(hashes, piece, bits) for piece in _pieces(hashes)]), axis=0)
-    pairs = rows[pairs]
+    pairs = rows[near_pairs(hashes, bits)]
     different: NDArray[np.int64] = pairs[data.digests_I[pairs[:, 0]] != data.digests_I[pairs[:, 1]]]
     return different
-
-
-def _pieces(hashes: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
-    """The hashes cut into BANDS pieces, each as a number."""
-    pieces = np.array_split(np.unpackbits(hashes, axis=1), BANDS, axis=1)
-    return [piece @ (1 << np.arange(piece.shape[1])) for piece in pieces]
-
-
-def _close(hashes: NDArray[np.uint8], key: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
-    """Pairs with an equal `key` and hashes at most `bits` apart, each row with the next MOST of its bucket."""
-    order = np.argsort(key, kind="stable")
-    found = [np.zeros((0, 2), np.int64)]
-    active, step = np.arange(len(order)), 1
-    while step <= MOST and len(active := active[active + step < len(order)]):
-        active = active[key[order[active]] == key[order[active + step]]]
-        first, second = order[active], order[active + step]
-        near = np.bitwise_count(hashes[first] ^ hashes[second]).sum(axis=1) <= bits
-        found.append(np.stack([first[near], second[near]], axis=1))
-        step += 1
-    return np.concatenate(found)
 
 
 def _near(check: Check, data: Columns, across: bool) -> Findings:

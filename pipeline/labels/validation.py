@@ -18,6 +18,10 @@ from pipeline.labels.config import Gate, ValidateConfig
 from pipeline.labels.fixes import Change, applies, mend
 from pipeline.labels.pictures import inspect
 
+FEWEST = 10
+"""Labels of a class from which on its share of errors is judged: of fewer, one would decide."""
+What = Literal["annotations", "pictures"]
+
 
 @dataclass(slots=True)
 class Validation:
@@ -38,11 +42,11 @@ class Validation:
 
     def bad_annotations(self) -> float:
         """Share of the annotations with a finding of severity error."""
-        return _share(self._error_rows("annotations"), len(self.given.ids_A))
+        return _share(self._rows("annotations", Severity.ERROR), len(self.given.ids_A))
 
     def bad_pictures(self) -> float:
         """Share of the pictures with a finding of severity error about the picture itself, not about an annotation in it."""
-        return _share(self._error_rows("pictures"), len(self.given.file_names))
+        return _share(self._rows("pictures", Severity.ERROR), len(self.given.file_names))
 
     def metrics(self) -> dict[str, float]:
         """Flat, reproducible figures."""
@@ -61,8 +65,17 @@ class Validation:
 
     def require(self, gate: Gate) -> None:
         """GateError when too much is faulty, or when the fixed dataset cannot be trained on or measured."""
-        self._require_share("annotations", self.bad_annotations(), gate.annotations)
-        self._require_share("pictures", self.bad_pictures(), gate.pictures)
+        given = self.given
+        self._require_share("annotations", "errors", gate.annotations, "annotations", len(given.ids_A))
+        self._require_share("pictures", "errors", gate.pictures, "pictures", len(given.file_names))
+        self._require_share("annotations", "warnings", gate.warned_annotations, "warned_annotations", len(given.ids_A))
+        self._require_share("pictures", "warnings", gate.warned_pictures, "warned_pictures", len(given.file_names))
+        for label, name in enumerate(given.dataset.classes):
+            own_A = given.label_A == label
+            if own_A.sum() < FEWEST:
+                continue
+            about = f"annotations of class {name}"
+            self._require_share("annotations", "errors", gate.of_a_class, "of_a_class", int(own_A.sum()), own_A, about)
         stopping = [finding for finding in self.remaining if finding.severity == Severity.ERROR]
         if stopping:
             lines = "".join(f"\n  {finding.code}: {finding.reason}" for finding in stopping[:5])
@@ -73,22 +86,37 @@ class Validation:
                 f"  mend the source, split it otherwise (dataset.split), or accept it by {accept}"
             )
 
-    def _require_share(self, what: Literal["annotations", "pictures"], share: float, limit: float) -> None:
+    def _require_share(
+        self,
+        what: What,
+        kind: Literal["errors", "warnings"],
+        limit: float,
+        key: str,
+        total: int,
+        counted: NDArray[np.bool_] | None = None,
+        about: str | None = None,
+    ) -> None:
+        """GateError when more than `limit` of the `total` rows, those that are `counted`, have findings of a kind."""
+        severity, lower = (Severity.ERROR, "warning") if kind == "errors" else (Severity.WARNING, "info")
+        rows = self._rows(what, severity)
+        if counted is not None:
+            rows = {code: own[counted[own]] for code, own in rows.items()}
+        share = _share(rows, total)
         if share > limit:
-            counts = sorted(((len(rows), code) for code, rows in self._error_rows(what).items()), reverse=True)
+            counts = sorted(((len(own), code) for code, own in rows.items()), reverse=True)
             worst = ", ".join(f"{code} {count}" for count, code in counts[:3] if count)
             raise GateError(
-                f"validate: {share:.1%} of the {what} have errors, the gate allows {limit:.1%}. Most: {worst}\n"
+                f"validate: {share:.1%} of the {about or what} have {kind}, the gate allows {limit:.1%}. Most: {worst}\n"
                 "  look at reports/validate/index.html, then mend the source, lower the severity of a code"
-                f" (validate.severity.{counts[0][1]}=warning), or set validate.gate.{what}={math.ceil(share * 100) / 100:g}"
+                f" (validate.severity.{counts[0][1]}={lower}), or set validate.gate.{key}={math.ceil(share * 100) / 100:g}"
             )
 
-    def _error_rows(self, what: Literal["annotations", "pictures"]) -> dict[str, NDArray[np.int64]]:
-        """By code of severity error: the rows that its findings are about."""
-        errors = [found for found in self.found if found.check.severity == Severity.ERROR]
+    def _rows(self, what: What, severity: Severity) -> dict[str, NDArray[np.int64]]:
+        """By code of that severity: the rows that its findings are about."""
+        found = [one for one in self.found if one.check.severity == severity]
         if what == "annotations":
-            return {found.check.code: found.annotation_F[found.annotation_F >= 0] for found in errors}
-        return {found.check.code: found.image_F[(found.annotation_F < 0) & (found.image_F >= 0)] for found in errors}
+            return {one.check.code: one.annotation_F[one.annotation_F >= 0] for one in found}
+        return {one.check.code: one.image_F[(one.annotation_F < 0) & (one.image_F >= 0)] for one in found}
 
 
 def _share(rows: dict[str, NDArray[np.int64]], total: int) -> float:

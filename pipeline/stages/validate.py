@@ -77,7 +77,7 @@ def findings_page(result: Validation, page: Page) -> Report:
         [_badge(check.severity), check.code, counts[check.code], changes[check.code], check.fix, check.explanation()]
         for check in fired
     ]
-    report.table("Summary", ["severity", "code", "findings", "mended", "fix", "what it is"], rows)
+    report.table("Summary", ["severity", "code", "findings", "mended", "fix", "what it is"], rows, sortable=True)
     quiet = [check.code for check in result.checks if not counts[check.code]]
     report.text("", f"Nothing found by {len(quiet)} of {len(result.checks)} checks: {', '.join(quiet) or 'none'}.")
     for found in result.found:
@@ -87,13 +87,13 @@ def findings_page(result: Validation, page: Page) -> Report:
             report.pictures(found.check.code, shown, found.check.explanation() + more)
     columns = ["severity", "code", "split", "picture", "annotation", "reason", "fix"]
     listed = [[_badge(f.severity), f.code, f.split, f.image, _name(f.annotation), f.reason, f.fix] for f in findings[: page.rows]]
-    report.table("Findings", columns, listed, _cut(len(findings), page.rows, "findings.json"))
+    report.table("Findings", columns, listed, _cut(len(findings), page.rows, "findings.json"), sortable=True)
     done = [
         [c.fix, c.split, c.image, _name(c.annotation), c.reason, _values(c.old), _values(c.new)]
         for c in result.changes[: page.rows]
     ]
     columns = ["fix", "split", "picture", "annotation", "reason", "old", "new"]
-    report.table("Changes", columns, done, _cut(len(result.changes), page.rows, "audit.json"))
+    report.table("Changes", columns, done, _cut(len(result.changes), page.rows, "audit.json"), sortable=True)
     return report
 
 

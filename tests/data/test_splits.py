@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.data.config import SplitConfig
 from pipeline.data.dataset import Split
 from pipeline.data.formats.coco_json import annotation_table, image_table
 from pipeline.data.grouping import drawn_rows
+from pipeline.data.perceptual import near_files
 from pipeline.data.sources import with_safe_names
 from pipeline.data.splits import arrange_splits, split_named
 from pipeline.errors import ConfigError, DataError
@@ -28,7 +30,9 @@ def split_of(folder: Path, contents: list[bytes | None], name: str = "all", pref
 
 
 def rules(val: float, **more: Any) -> SplitConfig:
-    return SplitConfig(**{"val": val, "existing": True, "stratify": False, "field": None, "pattern": None, **more})
+    return SplitConfig(
+        **{"val": val, "existing": True, "stratify": False, "field": None, "pattern": None, "similar": None, **more}
+    )
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -206,6 +210,29 @@ def test_no_group_crosses(tmp_path, stratify):
     for camera in range(12):
         assert len({bool(both[row]) for row in range(120) if extra[row].get("camera") == camera}) <= 1
     assert all(len(set(both[row : row + 4])) == 1 for row in range(0, 120, 4))
+
+
+def test_scaled_and_compressed_copies_stay_together(tmp_path):
+    """Forty scenes in three copies each; broken, missing and empty pictures are in no group, and stop nothing."""
+    chance, split = np.random.default_rng(3), labelled(tmp_path, [[0]] * 124)
+    split.sources = [tmp_path / f"{row:03}.jpg" for row in range(124)]
+    for scene in range(40):
+        small = Image.fromarray(chance.integers(0, 255, (12, 16, 3), np.uint8))
+        for copy, (side, quality) in enumerate(((320, 95), (160, 90), (240, 60))):
+            small.resize((side, side * 3 // 4), Image.Resampling.BICUBIC).save(split.sources[3 * scene + copy], quality=quality)
+    Image.new("RGB", (64, 64), (9, 9, 9)).save(split.sources[120])
+    Image.new("RGB", (64, 64), (10, 10, 10)).save(split.sources[121])
+    split.sources[122].unlink()
+    chosen = drawn_rows(split, rules(0.3, similar=10), 0, "x")
+    assert all(len(set(chosen[row : row + 3])) == 1 for row in range(0, 120, 3)) and 0.25 < chosen.mean() < 0.35
+    apart = drawn_rows(split, rules(0.3), 0, "x")
+    assert any(len(set(apart[row : row + 3])) > 1 for row in range(0, 120, 3))
+    pairs = near_files(split.sources[:122], 10)
+    assert {tuple(pair) for pair in pairs.tolist()} == {
+        (3 * scene + a, 3 * scene + b) for scene in range(40) for a, b in ((0, 1), (0, 2), (1, 2))
+    }
+    with pytest.raises(ConfigError, match="must be 0 to 16 bits"):
+        rules(0.5, similar=17)
 
 
 def test_a_sources_own_splits_are_kept_counted_or_drawn_anew(tmp_path):

@@ -119,13 +119,14 @@ class Planted:
         )
 
 
-def settings(fix: str = "safe", gate: float = 1.0, **severity: str) -> ValidateConfig:
-    """The shipped settings with another fix, gate and severities (underscores for the dashes of codes)."""
+def settings(fix: str = "safe", gate: float = 1.0, more: dict[str, float] | None = None, **severity: str) -> ValidateConfig:
+    """The shipped settings with another fix, gate (errors' shares, and `more` by name; the rest never stop) and severities
+    (underscores for the dashes of codes)."""
     shipped = yaml.safe_load(Path("conf/validate/default.yaml").read_text())
     chosen = shipped["severity"] | {code.replace("_", "-"): value for code, value in severity.items()}
     return ValidateConfig(
         fix=fix,  # type: ignore[arg-type]
-        gate=Gate(annotations=gate, pictures=gate),
+        gate=Gate(**dict.fromkeys(shipped["gate"], 1.0) | {"annotations": gate, "pictures": gate} | (more or {})),
         limits=Limits(**shipped["limits"]),
         page=Page(**shipped["page"]),
         severity={code: Severity(value) for code, value in chosen.items()},

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from pipeline.data.perceptual import perceptual_hash
 from pipeline.labels.checks import CHECKS
-from pipeline.labels.looks import perceptual_hash
 from tests.labels.planted import Planted
 
 CODES = [check.code for check in CHECKS.values() if check.__module__.endswith(("appearance", "near_pictures"))]

@@ -32,7 +32,7 @@ def test_every_check_explains_itself_in_one_line() -> None:
     [
         ({"severity": SHIPPED["severity"] | {"box-zero-aera": "info"}}, "Did you mean box-zero-area"),
         ({"severity": {}}, "validate.severity.annotation-orphan is missing"),
-        ({"gate": {"annotations": 10, "pictures": 0}}, "validate.gate.annotations=10.*is a share"),
+        ({"gate": SHIPPED["gate"] | {"annotations": 10}}, "validate.gate.annotations=10.*is a share"),
         ({"limits": SHIPPED["limits"] | {"near_duplicate_iou": 0.2}}, "validate.limits.near_duplicate_iou=0.2"),
         ({"limits": SHIPPED["limits"] | {"outside_px": -1}}, "validate.limits.outside_px"),
         ({"limits": SHIPPED["limits"] | {"max_pixels": 10**12}}, "validate.limits.max_pixels"),

@@ -178,8 +178,8 @@ def test_the_dataset_given_is_left_as_it_is(planted: Planted) -> None:
 # -- the gate --
 
 
-def gated(planted: Planted, gate: float, fix: str = "safe", **severity: str) -> Validation:
-    cfg = settings(fix, gate, **severity)
+def gated(planted: Planted, gate: float, fix: str = "safe", more: dict[str, float] | None = None, **severity: str) -> Validation:
+    cfg = settings(fix, gate, more, **severity)
     result = validate(planted.dataset(), cfg)
     result.require(cfg.gate)
     return result
@@ -213,6 +213,40 @@ def test_share_of_bad_pictures_stops_the_line_and_faulty_boxes_do_not_make_a_pic
     assert gated(planted, 0.25).bad_pictures() == 0.25
     with pytest.raises(GateError, match=r"25.0% of the pictures.*Most: image-missing 1\n"):
         gated(planted, 0.2)
+
+
+def test_one_class_may_not_be_bad_while_all_together_are_not(planted: Planted) -> None:
+    """Three bad labels of twelve are a quarter of their class, and a tenth of all; a class of fewer than ten is not judged."""
+    for name in (f"more{number}.png" for number in range(6)):
+        planted.picture("train", name)
+        planted.box("train", name, (10, 10, 40, 40), 7)
+        for x in (50, 60, 70):
+            planted.box("train", name, (x, 10, x + 8, 60), 3)
+    for x in (10, 20, 30):
+        planted.box("train", "a.png", (x, 10, x, 10), 7)
+    dogs = len([one for rows in planted.annotations.values() for one in rows if one["category"] == 7])
+    assert dogs == 12 and gated(planted, 0.1, more={"of_a_class": 0.25}).bad_annotations() < 0.1
+    with pytest.raises(GateError, match=r"25.0% of the annotations of class dog have errors.*Most: box-zero-area 3\n") as error:
+        gated(planted, 1.0, more={"of_a_class": 0.24})
+    assert "validate.gate.of_a_class=0.25" in str(error.value)
+    planted.annotations["train"] = [
+        one for one in planted.annotations["train"] if one["category"] == 3 or one["picture"] == "a.png"
+    ]
+    gated(planted, 1.0, more={"of_a_class": 0.0})
+
+
+def test_warnings_have_a_gate_of_their_own(planted: Planted) -> None:
+    planted.box("train", "a.png", (10, 10, 10, 10), 3)
+    for name in ("x.png", "y.png"):
+        planted.picture("train", name, seed=1)
+        planted.box("train", name, (10, 10, 30, 30), 3)
+    warned = {"box_zero_area": "warning", "image_repeated": "warning"}
+    with pytest.raises(GateError, match=r"of the annotations have warnings.*box-zero-area") as error:
+        gated(planted, 1.0, more={"warned_annotations": 0.01}, **warned)
+    assert "validate.severity.box-zero-area=info" in str(error.value) and "gate.warned_annotations=" in str(error.value)
+    with pytest.raises(GateError, match=r"of the pictures have warnings.*image-repeated"):
+        gated(planted, 1.0, more={"warned_pictures": 0.01}, **warned)
+    gated(planted, 0.0, **warned)
 
 
 def test_the_gate_holds_without_fixes_too(planted: Planted) -> None:
