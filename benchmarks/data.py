@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,14 @@ def main() -> None:
 
 def in_child(function: Callable[..., dict[str, Any]], *arguments: Path) -> dict[str, Any]:
     """The function's result, from a process of its own that starts empty."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=die_with_parent) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start_child) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def _start_child() -> None:
+    """A spawned process spawns its own children; loader workers are forked, as in a process started by hand."""
+    die_with_parent()
+    set_start_method("fork", force=True)
 
 
 # -- the source --

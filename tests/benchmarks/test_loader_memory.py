@@ -4,6 +4,7 @@ import copy
 import tracemalloc
 from typing import Any
 
+from benchmarks.data import in_child
 from benchmarks.labels_speed import split
 from benchmarks.loader_memory import Labels, measure_workers
 from pipeline.data.loader import Sample
@@ -20,10 +21,18 @@ class Copied(Labels):
         return super()._sample(row, position)
 
 
+def share() -> dict[str, Any]:
+    """In a process of its own: what other tests left in this one's memory would be copied too."""
+    return measure_workers(split("train", 100_000, 800))
+
+
+def share_of_copies() -> dict[str, Any]:
+    return measure_workers(split("train", 100_000, 800), Copied)
+
+
 def test_a_worker_more_takes_less_than_a_twentieth_of_the_dataset() -> None:
-    labels = split("train", 100_000, 800)
-    assert measure_workers(labels)["share_per_worker"] < 0.05
-    assert measure_workers(labels, Copied)["share_per_worker"] > 0.5
+    assert in_child(share)["share_per_worker"] < 0.05
+    assert in_child(share_of_copies)["share_per_worker"] > 0.5
 
 
 def test_rows_of_a_picture_are_found_without_a_copy_of_the_column() -> None:

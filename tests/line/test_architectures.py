@@ -27,7 +27,7 @@ COVERED = ("faster_rcnn_tiny", "mask_rcnn_tiny", "panoptic_fpn_tiny", "semantic_
 """tests/stages runs these through the line anyway."""
 SLOW = ("densepose_rcnn_tiny", "mask_rcnn_c4_tiny", "tensormask_tiny")
 """Minutes each: by hand, like those that are covered."""
-ALIKE = ("mask_rcnn_dconv_tiny", "point_rend_tiny", "rotated_rpn_tiny")
+ALIKE = ("cascade_mask_rcnn_tiny", "mask_rcnn_dconv_tiny", "point_rend_tiny", "rotated_rpn_tiny")
 """Their way through the line is that of one that runs, and tests/detector exports them: by hand too."""
 FLOORS: dict[str, dict[Task, float]] = {
     "cascade_mask_rcnn_tiny": {"bbox": 0.08, "segm": 0.08},
