@@ -115,7 +115,8 @@ def _fake(x: Tensor, weight: Tensor, offset: Tensor, *_: Any) -> Tensor:
 
 
 def _backward_fake(upstream: Tensor, x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, *_: Any) -> list[Tensor]:
-    return [torch.empty_like(value) for value in (x, weight, offset, mask) if value is not None]
+    given = [value for value in (x, weight, offset, mask) if value is not None]
+    return [torch.empty_like(value, memory_format=torch.contiguous_format) for value in given]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._registration import LIBRARY, on_cuda
+from ops_cuda._registration import LIBRARY, layout_of, on_cuda
 
 
 def pyramid_level(boxes_M4: Tensor, levels: int, lowest: int, canonical_size: float, canonical_level: int) -> Tensor:
@@ -230,8 +230,7 @@ def _backward_cpu(
         if len(rows):
             frame, target = _frames(boxes, scale, aligned, upstream.dtype), gradient_NHWC.numpy()
             _in_threads([partial(backward, source, frame, images, rows, ratio, a, b, target) for a, b in _pieces(channels, 32)])
-        laid_out = torch.channels_last if feature.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-        gradients.append(gradient_NHWC.permute(0, 3, 1, 2).contiguous(memory_format=laid_out))
+        gradients.append(gradient_NHWC.permute(0, 3, 1, 2).contiguous(memory_format=layout_of(features)))
     return gradients
 
 
@@ -266,7 +265,8 @@ def _fake(
 
 
 def _backward_fake(upstream: Tensor, features: list[Tensor], *_: Any) -> list[Tensor]:
-    return [torch.empty_like(feature) for feature in features]
+    layout = layout_of(features)
+    return [torch.empty_like(feature, memory_format=layout) for feature in features]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
