@@ -12,6 +12,7 @@ In the simulator (`NUMBA_ENABLE_CUDASIM=1`) the same launches run on CPU tensors
 import functools
 import importlib
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -101,6 +102,15 @@ def arithmetic(dtype: torch.dtype) -> torch.dtype:
 def whole(tensor: Tensor) -> Tensor:
     """Indices, sizes or starts of any integer type as kernels read them: int64, one behind the other."""
     return tensor.to(torch.int64).contiguous()
+
+
+def warn_not_deterministic(op: str) -> None:
+    """As torch does: an error or a warning where deterministic algorithms were asked for."""
+    if torch.are_deterministic_algorithms_enabled():
+        message = f"{op} adds gradients atomically on CUDA: not deterministic; torch.use_deterministic_algorithms(warn_only=True)"
+        if not torch.is_deterministic_algorithms_warn_only_enabled():
+            raise RuntimeError(message)
+        warnings.warn(message, stacklevel=2)
 
 
 def blocks_for(count: int, threads: int = THREADS) -> int:

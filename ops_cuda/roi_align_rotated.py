@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ops_cuda._registration import LIBRARY, layout_of, on_cuda
+from ops_cuda.roi_align import samples_of
 
 
 def roi_align_rotated(
@@ -52,8 +53,7 @@ def _samples(box: np.ndarray, ratio: int, height: int, width: int, rows: int, co
     """
     one = box.dtype.type(1)
     down, across = box[3] / (one * height), box[2] / (one * width)
-    grid_h = ratio if ratio > 0 else max(math.ceil(down), 0)
-    grid_w = ratio if ratio > 0 else max(math.ceil(across), 0)
+    grid_h, grid_w = samples_of(down, ratio), samples_of(across, ratio)
     count = grid_h * grid_w
     pixel = np.zeros((height * width, count, 4), np.int64)
     weight = np.zeros((height * width, count, 4), box.dtype)

@@ -7,7 +7,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._numba import HALF_TYPES, THREADS, Kernel, arithmetic, atomic_add, blocks_for, cuda, device, load, store, whole
+from ops_cuda._numba import (
+    HALF_TYPES,
+    THREADS,
+    Kernel,
+    arithmetic,
+    atomic_add,
+    blocks_for,
+    cuda,
+    device,
+    load,
+    store,
+    warn_not_deterministic,
+    whole,
+)
 
 CHANNELS = 4
 """Channels of a thread: the four places and weights are worked out once for all of them."""
@@ -106,6 +119,7 @@ def forward(features: Tensor, points: Tensor, image: Tensor) -> Tensor:
 
 def backward(upstream: Tensor, features: Tensor, points: Tensor, image: Tensor) -> Tensor:
     """Gradient of the map, summed in no fixed order."""
+    warn_not_deterministic("point_sample")
     _, channels, height, width = features.shape
     rows, count = points.shape[:2]
     real = arithmetic(features.dtype)

@@ -5,7 +5,6 @@ on the CPU. Gradients are added atomically in float32 (float64 for float64), so
 their last bits change from run to run.
 """
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._numba import HALF_TYPES, THREADS, Kernel, atomic_add, blocks_for, cuda, device, load, product, store, whole
+from ops_cuda._numba import (
+    HALF_TYPES,
+    THREADS,
+    Kernel,
+    atomic_add,
+    blocks_for,
+    cuda,
+    device,
+    load,
+    product,
+    store,
+    warn_not_deterministic,
+    whole,
+)
 from ops_cuda._registration import layout_of
+from ops_cuda.roi_align import MOST_SAMPLES
 
 MOST_LEVELS = 6
 CHANNELS = 4
@@ -77,10 +90,10 @@ def geometry(real: Any) -> tuple[Any, Any, Any]:
 
     @device
     def samples(step: Any, ratio: int) -> Any:
-        """Samples along one axis of a cell. A box that is not finite has none."""
+        """Samples along one axis of a cell; none of a box that is not finite, or is longer than any picture."""
         if ratio > 0:
             return ratio
-        if not (step > real(0) and step < real(1 << 20)):
+        if not (step > real(0) and step < real(MOST_SAMPLES)):
             return 0
         whole = np.int64(step)
         if real(whole) < step:
@@ -119,7 +132,10 @@ def _kernels(real: Any) -> tuple[Any, Any]:
         wide = product(boxes[4 * m + 2], scale) - shift - left
         high = product(boxes[4 * m + 3], scale) - shift - top
         if aligned == 0:
-            wide, high = max(wide, real(1)), max(high, real(1))
+            if wide < real(1):  # not max, whose result for what is no number differs between devices
+                wide = real(1)
+            if high < real(1):
+                high = real(1)
         return left, top, wide, high
 
     def forward(
@@ -242,15 +258,6 @@ def level_arguments(op: str, features: Sequence[Tensor], scales: Sequence[float]
     missing = MOST_LEVELS - len(features)
     sizes = [feature.shape[2] << 32 | feature.shape[3] for feature in features]
     return [*features, *[features[0]] * missing, *sizes, *[0] * missing, *scales, *[1.0] * missing]
-
-
-def warn_not_deterministic(op: str) -> None:
-    """As torch does: an error or a warning where deterministic algorithms were asked for."""
-    if torch.are_deterministic_algorithms_enabled():
-        message = f"{op} adds gradients atomically on CUDA: not deterministic; torch.use_deterministic_algorithms(warn_only=True)"
-        if not torch.is_deterministic_algorithms_warn_only_enabled():
-            raise RuntimeError(message)
-        warnings.warn(message, stacklevel=2)
 
 
 def forward(

@@ -10,7 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._numba import HALF_TYPES, THREADS, Kernel, atomic_add, blocks_for, cospi, cuda, device, load, sinpi, store, whole
+from ops_cuda._numba import (
+    HALF_TYPES,
+    THREADS,
+    Kernel,
+    atomic_add,
+    blocks_for,
+    cospi,
+    cuda,
+    device,
+    load,
+    sinpi,
+    store,
+    warn_not_deterministic,
+    whole,
+)
 from ops_cuda.kernels.roi_align import (
     CHANNELS,
     LEVELS,
@@ -21,7 +35,6 @@ from ops_cuda.kernels.roi_align import (
     level_arguments,
     pick,
     plane_of,
-    warn_not_deterministic,
     zero_gradients,
 )
 

@@ -7,7 +7,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._numba import HALF_TYPES, THREADS, Kernel, arithmetic, atomic_add, blocks_for, cuda, device, load, store, whole
+from ops_cuda._numba import (
+    HALF_TYPES,
+    THREADS,
+    Kernel,
+    arithmetic,
+    atomic_add,
+    blocks_for,
+    cuda,
+    device,
+    load,
+    store,
+    warn_not_deterministic,
+    whole,
+)
 
 LOWEST = -3.4028234663852886e38
 """Below which no feature is taken for the largest: float32's least."""
@@ -107,6 +120,7 @@ def backward(
     upstream: Tensor, features: list[Tensor], boxes: Tensor, image: Tensor, level: Tensor, places: Tensor, scales: list[float]
 ) -> list[Tensor]:
     """Gradients of the levels, summed in no fixed order."""
+    warn_not_deterministic("roi_pool")
     dtype, count, channels = upstream.dtype, upstream.numel(), upstream.shape[1]
     given = upstream.contiguous(), whole(image), whole(level), places.contiguous()
     gradients = []
