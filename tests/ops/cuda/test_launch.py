@@ -90,3 +90,15 @@ def test_a_cubin_is_compiled_once_and_found_again(monkeypatch: pytest.MonkeyPatc
     again = _compilation.cached_cubin(nms_gather, torch.float32, (9, 0))
     assert (again.cubin, again.entry) == (first.cubin, first.entry)
     assert [file.name for file in (tmp_path / "state").iterdir()] == ["nms_gather.float32.sm_90.cubin"]
+
+
+def test_a_place_that_cannot_be_written_costs_time_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    from ops_cuda import _compilation
+    from ops_cuda.kernels.nms import nms_gather
+
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(_compilation, "_cache_folder", lambda: tmp_path / "file" / "state")
+    made = _compilation.Compiled(b"cubin", "entry")
+    monkeypatch.setattr(_compilation, "compile_kernel", lambda *_: made)
+    with pytest.warns(UserWarning, match="each process compiles them anew"):
+        assert _compilation.cached_cubin(nms_gather, torch.float32, (9, 0)) is made
