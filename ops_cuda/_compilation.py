@@ -9,6 +9,8 @@ import hashlib
 import importlib
 import os
 import re
+import tempfile
+import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -76,7 +78,7 @@ def compile_kernel(kernel: "Kernel", dtype: torch.dtype, capability: tuple[int, 
 def _cache_folder() -> Path:
     """The folder of this state of the sources."""
     digest = hashlib.sha256()
-    for package in ("numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink"):
+    for package in ("numba", "llvmlite", "numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink"):
         digest.update(f"{package} {version(package)}\n".encode())
     for source in sorted(SOURCES.rglob("*.py")):
         digest.update(source.name.encode() + source.read_bytes())
@@ -94,9 +96,21 @@ def cached_cubin(kernel: "Kernel", dtype: torch.dtype, capability: tuple[int, in
         entry, _, cubin = file.read_bytes().partition(b"\n")
         return Compiled(cubin, entry.decode())
     compiled = compile_kernel(kernel, dtype, capability)
-    beside = file.with_suffix(f".{os.getpid()}")
-    if os.access(SOURCES, os.W_OK):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(compiled.entry.encode() + b"\n" + compiled.cubin)
-        os.replace(beside, file)
+    try:
+        _keep(file, compiled.entry.encode() + b"\n" + compiled.cubin)
+    except OSError as error:  # installed read-only, or a full disk: the result is right all the same
+        warnings.warn(f"{file.parent} cannot hold compiled kernels ({error}); each process compiles them anew", stacklevel=2)
     return compiled
+
+
+def _keep(file: Path, content: bytes) -> None:
+    """Write a file at once: other processes may compile the same kernel."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=file.parent)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(content)
+        os.replace(beside, file)
+    except OSError:
+        Path(beside).unlink(missing_ok=True)
+        raise

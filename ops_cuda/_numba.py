@@ -12,6 +12,7 @@ In the simulator (`NUMBA_ENABLE_CUDASIM=1`) the same launches run on CPU tensors
 import functools
 import importlib
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from torch import Tensor
 
 from ops_cuda._simulated import SimulatedPointer
 
@@ -67,7 +69,8 @@ class Kernel:
     def launch(self, dtype: torch.dtype, device: torch.device, blocks: int, threads: int, *arguments: Any) -> None:
         """Run `blocks` blocks of `threads` threads on the current stream; tensors are passed by address, in declared order.
 
-        The caller vouches for shapes, contiguity and device. Nothing happens for 0 blocks.
+        TypeError for a tensor of another dtype or device than declared, and for an integer that is none: the driver is handed one
+        byte for a bool. The caller vouches for shapes and contiguity. Nothing happens for 0 blocks.
         """
         if blocks == 0:
             return
@@ -96,6 +99,20 @@ def arithmetic(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype is torch.float64 else torch.float32
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """Indices, sizes or starts of any integer type as kernels read them: int64, one behind the other."""
+    return tensor.to(torch.int64).contiguous()
+
+
+def warn_not_deterministic(op: str) -> None:
+    """As torch does: an error or a warning where deterministic algorithms were asked for."""
+    if torch.are_deterministic_algorithms_enabled():
+        message = f"{op} adds gradients atomically on CUDA: not deterministic; torch.use_deterministic_algorithms(warn_only=True)"
+        if not torch.is_deterministic_algorithms_warn_only_enabled():
+            raise RuntimeError(message)
+        warnings.warn(message, stacklevel=2)
+
+
 def blocks_for(count: int, threads: int = THREADS) -> int:
     """Blocks of `threads` threads that give `count` elements a thread each."""
     return -(-count // threads)
@@ -103,6 +120,18 @@ def blocks_for(count: int, threads: int = THREADS) -> int:
 
 _SHORT = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16", torch.float64: "f64"}
 _HOST = {"f32": np.float32, "f64": np.float64}
+_POINTED = {
+    "f16": (torch.float16,),
+    "bf16": (torch.bfloat16,),
+    "f32": (torch.float32,),
+    "f64": (torch.float64,),
+    "i64": (torch.int64,),
+    "u64": (torch.uint64,),
+    "i32": (torch.int32,),
+    "i8": (torch.int8,),
+    "u8": (torch.uint8, torch.bool),
+}
+"""dtypes of the tensors that a pointer may stand for: of another, the device would misread the bytes."""
 
 
 # -- what kernels are written with: the same names on the device and in the simulator, where they are documented --
@@ -117,17 +146,39 @@ device: Callable[[Callable[..., Any]], Any] = (lambda body: body) if SIMULATED e
 """Declares a function that kernels call. One that uses `cuda` lives in its kernel's module, for the simulator's sake."""
 
 
+def _checker(kernel: Kernel, dtype: torch.dtype, device: int) -> Callable[[Sequence[Any]], None]:
+    """Refuses what the kernel would misread; `device` is a GPU's number, -1 the CPU."""
+    declared = list(enumerate(zip(kernel.parameters, kernel.kinds(dtype), strict=True)))
+    pointers = [(place, name, _POINTED[kind[:-1]]) for place, ((_, name), kind) in declared if kind.endswith("*")]
+    integers = [(place, name) for place, ((_, name), kind) in declared if not kind.endswith("*") and kind not in _HOST]
+
+    def check(arguments: Sequence[Any]) -> None:
+        if len(arguments) != len(declared):
+            raise TypeError(f"{kernel.name}: {len(declared)} parameters, {len(arguments)} arguments")
+        for place, name, dtypes in pointers:
+            tensor = arguments[place]
+            if tensor.dtype not in dtypes or tensor.get_device() != device:
+                where = f"cuda:{device}" if device >= 0 else "cpu"
+                raise TypeError(f"{kernel.name}: {name} is {tensor.dtype} on {tensor.device}; declared {dtypes[0]} on {where}")
+        for place, name in integers:
+            if type(arguments[place]) is not int:
+                raise TypeError(f"{kernel.name}: {name} is {arguments[place]!r}, of {type(arguments[place])}; declared an int")
+
+    return check
+
+
 # -- the simulator --
 
 _ONE_KERNEL = threading.Lock()
 
 
 def _simulator(kernel: Kernel, dtype: torch.dtype, _: torch.device) -> Callable[..., None]:
-    kinds, body = kernel.kinds(dtype), cuda.jit(kernel.bodies[dtype])
+    kinds, body, check = kernel.kinds(dtype), cuda.jit(kernel.bodies[dtype]), _checker(kernel, dtype, -1)
 
     def run(blocks: int, threads: int, arguments: Sequence[Any]) -> None:
+        check(arguments)
         given = [
-            SimulatedPointer(argument, kind.rstrip("*")) if kind.endswith("*") else _HOST.get(kind, np.int64)(argument)
+            SimulatedPointer(argument) if kind.endswith("*") else _HOST.get(kind, np.int64)(argument)
             for kind, argument in zip(kinds, arguments, strict=True)
         ]
         with _ONE_KERNEL, np.errstate(all="ignore"):
@@ -149,7 +200,7 @@ def _launcher(kernel: Kernel, dtype: torch.dtype, device: torch.device) -> Calla
     compiled = cached_cubin(kernel, dtype, torch.cuda.get_device_capability(index))
     with torch.cuda.device(index):
         entry = ObjectCode.from_cubin(compiled.cubin).get_kernel(compiled.entry)
-    kinds = kernel.kinds(dtype)
+    kinds, check = kernel.kinds(dtype), _checker(kernel, dtype, index)
     addresses = [place for place, kind in enumerate(kinds) if kind.endswith("*")]
     # numpy makes a scalar in 0.7 us, the cache finds one in a tenth of that; cuda.core passes Python integers as 8 bytes
     floats = [(place, functools.lru_cache(256)(_HOST[kind])) for place, kind in enumerate(kinds) if kind in _HOST]
@@ -157,6 +208,7 @@ def _launcher(kernel: Kernel, dtype: torch.dtype, device: torch.device) -> Calla
     grids: dict[tuple[int, int], Any] = {}
 
     def run(blocks: int, threads: int, arguments: Sequence[Any]) -> None:
+        check(arguments)
         handle = torch.cuda.current_stream(index).cuda_stream
         stream = streams.get(handle)
         if stream is None:

@@ -2,10 +2,11 @@
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 LIBRARY = torch.library.Library("detectline", "DEF")
 
@@ -23,3 +24,12 @@ def on_cuda(op: str, module: str, function: str) -> None:
 
     CUDA_FORMS[op] = form
     LIBRARY.impl(op, lambda *arguments: form()(*arguments), "CUDA")
+
+
+def layout_of(maps: Sequence[Tensor]) -> torch.memory_format:
+    """In which an op reads maps [N, C, H, W] and writes their gradients: channels last where all of them are, else contiguous.
+
+    Compiled graphs rely on it: what an op returns must lie in memory as its fake says.
+    """
+    last = all(one.is_contiguous(memory_format=torch.channels_last) for one in maps)
+    return torch.channels_last if last else torch.contiguous_format

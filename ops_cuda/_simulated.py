@@ -13,28 +13,11 @@ from torch import Tensor
 
 _ATOMIC = threading.Lock()
 
-_DTYPES = {
-    "f16": (torch.float16,),
-    "bf16": (torch.bfloat16,),
-    "f32": (torch.float32,),
-    "f64": (torch.float64,),
-    "i64": (torch.int64,),
-    "u64": (torch.uint64,),
-    "i32": (torch.int32,),
-    "i8": (torch.int8,),
-    "u8": (torch.uint8, torch.bool),
-}
-
 
 class SimulatedPointer:
-    """A tensor's storage from its first element on, flat; bfloat16, unknown to numpy, as 16-bit integers.
+    """A tensor's storage from its first element on, flat; bfloat16, unknown to numpy, as 16-bit integers."""
 
-    The tensor must be what the kernel declares: on the device its bytes would be misread.
-    """
-
-    def __init__(self, tensor: Tensor, kind: str) -> None:
-        if tensor.dtype not in _DTYPES[kind]:
-            raise TypeError(f"a kernel that declares {kind}* got a tensor of {tensor.dtype}")
+    def __init__(self, tensor: Tensor) -> None:
         reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
         flat = torch.as_strided(tensor.detach(), (reach if tensor.numel() else 0,), (1,))
         self.is_bfloat16 = tensor.dtype is torch.bfloat16

@@ -40,6 +40,10 @@ def deform_conv2d(
     return y
 
 
+FAR = 2.0**24
+"""Pixels; outside every picture, and any integer type holds it."""
+
+
 def _offset_groups(offset: Tensor, weight: Tensor) -> int:
     return int(offset.shape[1]) // (2 * int(weight.shape[2]) * int(weight.shape[3]))
 
@@ -61,6 +65,7 @@ def _arguments(
     if x.dtype in (torch.float16, torch.bfloat16):
         x, weight, offset = x.float(), weight.float(), offset.float()
         mask = mask if mask is None else mask.float()
+    offset = offset.nan_to_num(FAR, FAR, -FAR)  # torchvision reads any address for one that is no number: the process may die
     given = x.new_zeros((x.shape[0], 1)) if mask is None else mask
     geometry = (stride, stride, padding, padding, dilation, dilation, groups, _offset_groups(offset, weight), mask is not None)
     return (x, weight, offset, given, x.new_zeros(weight.shape[0]), *geometry)
@@ -115,7 +120,8 @@ def _fake(x: Tensor, weight: Tensor, offset: Tensor, *_: Any) -> Tensor:
 
 
 def _backward_fake(upstream: Tensor, x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, *_: Any) -> list[Tensor]:
-    return [torch.empty_like(value) for value in (x, weight, offset, mask) if value is not None]
+    given = [value for value in (x, weight, offset, mask) if value is not None]
+    return [torch.empty_like(value, memory_format=torch.contiguous_format) for value in given]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -23,7 +23,7 @@ def mask_iou(first_AHW: Tensor, second_BHW: Tensor, crowd_B: Tensor) -> Tensor:
 
 def ratio(shared_AB: Tensor, area_A: Tensor, area_B: Tensor, crowd_B: Tensor) -> Tensor:
     """IoU from counts of pixels (int64)."""
-    union_AB = torch.where(crowd_B, area_A.unsqueeze(1), area_A.unsqueeze(1) + area_B - shared_AB)
+    union_AB = torch.where(crowd_B.bool(), area_A.unsqueeze(1), area_A.unsqueeze(1) + area_B - shared_AB)
     return shared_AB.double() / union_AB.clamp(min=1).double()  # what shares nothing may have no pixels
 
 

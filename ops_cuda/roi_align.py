@@ -2,7 +2,8 @@
 
 What: each box is averaged from its own level's features, bilinear samples in size x size cells. `aligned` shifts by half a pixel
 (continuous coordinates); without it the legacy form, whose boxes are at least one pixel. `sampling_ratio` 0 is adaptive:
-ceil(box side / size) samples a side. A box on level -1 (padding) costs nothing and gives zeros.
+ceil(box side / size) samples a side. A box on level -1 (padding) costs nothing and gives zeros, as does one whose cells would
+take MOST_SAMPLES samples a side or more, or whose sides are no number: it would never end.
 Limits: float32 and float64 features. The CPU twin adds a cell's samples by row and column, not one by one as torchvision's: equal
 up to rounding, in a fraction of the time. Its sums do not depend on the number of threads.
 Source: He et al. 2017 (Mask R-CNN); level choice by Lin et al. 2017 (FPN), equation 1.
@@ -21,7 +22,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._registration import LIBRARY, on_cuda
+from ops_cuda._registration import LIBRARY, layout_of, on_cuda
+
+MOST_SAMPLES = 4096
+"""Adaptive samples of a cell along one axis: no cell of a box within a picture has so many features."""
+
+
+@numba.njit(cache=True, error_model="numpy", nogil=True)  # type: ignore[untyped-decorator]
+def samples_of(step: float, ratio: int) -> int:
+    """Samples of a cell along one axis where it is `step` features long: `ratio`, or for 0 adaptive."""
+    if ratio > 0:
+        return ratio
+    return math.ceil(step) if 0 < step < MOST_SAMPLES else 0
 
 
 def pyramid_level(boxes_M4: Tensor, levels: int, lowest: int, canonical_size: float, canonical_level: int) -> Tensor:
@@ -67,7 +79,7 @@ def _weights(real: Any) -> Callable[..., None]:
     ) -> None:
         """For each cell the features it reads, first[p] on, count[p] of them, and the sums of its samples' weights."""
         step = real(side / real(cells))
-        grid = samples if samples > 0 else math.ceil(step)
+        grid = samples_of(step, samples)
         for p in range(cells):
             first[p], count[p] = 0, 0
             for k in range(grid):
@@ -230,8 +242,7 @@ def _backward_cpu(
         if len(rows):
             frame, target = _frames(boxes, scale, aligned, upstream.dtype), gradient_NHWC.numpy()
             _in_threads([partial(backward, source, frame, images, rows, ratio, a, b, target) for a, b in _pieces(channels, 32)])
-        laid_out = torch.channels_last if feature.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-        gradients.append(gradient_NHWC.permute(0, 3, 1, 2).contiguous(memory_format=laid_out))
+        gradients.append(gradient_NHWC.permute(0, 3, 1, 2).contiguous(memory_format=layout_of(features)))
     return gradients
 
 
@@ -266,7 +277,8 @@ def _fake(
 
 
 def _backward_fake(upstream: Tensor, features: list[Tensor], *_: Any) -> list[Tensor]:
-    return [torch.empty_like(feature) for feature in features]
+    layout = layout_of(features)
+    return [torch.empty_like(feature, memory_format=layout) for feature in features]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

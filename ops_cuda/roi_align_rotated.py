@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._registration import LIBRARY, on_cuda
+from ops_cuda._registration import LIBRARY, layout_of, on_cuda
+from ops_cuda.roi_align import samples_of
 
 
 def roi_align_rotated(
@@ -52,8 +53,7 @@ def _samples(box: np.ndarray, ratio: int, height: int, width: int, rows: int, co
     """
     one = box.dtype.type(1)
     down, across = box[3] / (one * height), box[2] / (one * width)
-    grid_h = ratio if ratio > 0 else max(math.ceil(down), 0)
-    grid_w = ratio if ratio > 0 else max(math.ceil(across), 0)
+    grid_h, grid_w = samples_of(down, ratio), samples_of(across, ratio)
     count = grid_h * grid_w
     pixel = np.zeros((height * width, count, 4), np.int64)
     weight = np.zeros((height * width, count, 4), box.dtype)
@@ -154,7 +154,7 @@ def _backward_cpu(
         shifted = _shifted(boxes, scale, feature.dtype)
         flat = gradient.flatten(2).numpy()
         _backward_level(upstream_np, shifted, image_np, rows, feature.shape[3], ratio, (height, width), flat)
-        gradients.append(gradient)
+        gradients.append(gradient.contiguous(memory_format=layout_of(features)))
     return gradients
 
 
@@ -188,7 +188,8 @@ def _fake(
 
 
 def _backward_fake(upstream: Tensor, features: list[Tensor], *_: Any) -> list[Tensor]:
-    return [torch.empty_like(feature) for feature in features]
+    layout = layout_of(features)
+    return [torch.empty_like(feature, memory_format=layout) for feature in features]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

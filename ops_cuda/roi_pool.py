@@ -98,7 +98,7 @@ def _fake(
 
 
 def _backward_fake(upstream: Tensor, features: list[Tensor], *_: Any) -> list[Tensor]:
-    return [torch.empty_like(feature) for feature in features]
+    return [torch.empty_like(feature, memory_format=torch.contiguous_format) for feature in features]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

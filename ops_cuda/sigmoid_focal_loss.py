@@ -42,11 +42,13 @@ def _weight(targets: Tensor, alpha: float) -> Tensor | float:
 
 
 def _forward(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
+    logits, targets = logits.contiguous(), targets.contiguous()  # so is the loss, as that of CUDA
     z = logits * (2 * targets - 1)
     return _weight(targets, alpha) * torch.sigmoid(-z) ** gamma * functional.softplus(-z)
 
 
 def _backward(upstream: Tensor, logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
+    upstream, logits, targets = upstream.contiguous(), logits.contiguous(), targets.contiguous()
     sign = 2 * targets - 1
     z = logits * sign
     wrong, right = torch.sigmoid(-z), torch.sigmoid(z)
@@ -68,7 +70,8 @@ def _class_forward(logits: Tensor, classes: Tensor, alpha: float, gamma: float) 
 
 
 def _class_fake(logits: Tensor, classes: Tensor, alpha: float, gamma: float) -> tuple[Tensor, Tensor]:
-    return logits.new_empty((), dtype=torch.promote_types(logits.dtype, torch.float32)), torch.empty_like(logits)
+    total = logits.new_empty((), dtype=torch.promote_types(logits.dtype, torch.float32))
+    return total, torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
 # -- registration: schema, fake (from the composite form), autograd --

@@ -32,13 +32,13 @@ def box_iou_pairs(
     area_b = product(u2 - u1, v2 - v1)
     union = product(x2 - x1, y2 - y1) + area_b - inter
     wide, high = max(x2, u2) - min(x1, u1), max(y2, v2) - min(y1, v1)  # of the box around both
-    if kind == 0:
+    if kind == 0:  # a coordinate that is no number leaves min and max on a GPU, but not the union
         value = zero
-        if inter > zero:
+        if inter > zero and union == union:
             value = inter / union
     elif kind == 1:
         value = zero
-        if inter > zero:
+        if inter > zero and union == union:
             value = inter / area_b
     elif kind == 2:
         around = product(wide, high)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._numba import SIMULATED, THREADS, blocks_for, cuda, device, kernel, product
+from ops_cuda._numba import SIMULATED, THREADS, blocks_for, cuda, device, kernel, product, whole
 from ops_cuda.kernels.outlines import IN_DOUBLE, covered
 
 SAMPLES = 3 if SIMULATED else 30
@@ -94,7 +94,7 @@ def crop_bitmaps(
     """Masks [R, size, size] (bool)."""
     masks = torch.empty(boxes.shape[0], size, size, dtype=torch.bool, device=boxes.device)
     count = masks.numel()
-    pools = points.double().contiguous(), polygon_starts.contiguous(), owner_starts.contiguous()
-    given = *pools, sizes.contiguous(), boxes.float().contiguous(), owner.contiguous(), masks, count, size
+    pools = points.double().contiguous(), whole(polygon_starts), whole(owner_starts)
+    given = *pools, whole(sizes), boxes.float().contiguous(), whole(owner), masks, count, size
     crop.launch(torch.float32, boxes.device, blocks_for(count), THREADS, *given)
     return masks

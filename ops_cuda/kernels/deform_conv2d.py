@@ -13,7 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._numba import HALF_TYPES, THREADS, Kernel, arithmetic, atomic_add, blocks_for, cuda, device, load, store
+from ops_cuda._numba import (
+    HALF_TYPES,
+    THREADS,
+    Kernel,
+    arithmetic,
+    atomic_add,
+    blocks_for,
+    cuda,
+    device,
+    load,
+    store,
+    warn_not_deterministic,
+)
 
 CHANNELS = 16
 """Channels of a thread that samples: its offset is read once for all of them."""
@@ -201,6 +213,7 @@ def deform_conv2d_backward(
     groups: int,
 ) -> list[Tensor]:
     """Gradients of x, weight, offset and, where there is one, mask; x's and the weight's are summed in float32 at least."""
+    warn_not_deterministic("deform_conv2d")
     case = _Case.of(x, weight, offset, mask, stride, padding, dilation, groups)
     real = arithmetic(x.dtype)
     x_slope, weight_slope = torch.zeros_like(case.x, dtype=real), torch.zeros_like(case.weight, dtype=real)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ops_cuda._numba import SIMULATED, THREADS, blocks_for, cuda, kernel
 from ops_cuda._numba import atomic_add as add
+from ops_cuda.kernels.nms import float32_at_least
 from ops_cuda.kernels.paste_masks import pasted, touched
 from ops_cuda.kernels.words import ROWS, read_word, write_word
 from ops_cuda.merge_panoptic import empty_segments
@@ -195,12 +196,6 @@ def merge_ids(
 # -- launch --
 
 
-def _at_least(score: float) -> float:
-    """The smallest float32 that is not below a float64."""
-    rounded = np.float32(score)
-    return float(np.nextafter(rounded, np.float32(np.inf)) if float(rounded) < score else rounded)
-
-
 def merge_panoptic(
     masks: Tensor,
     boxes: Tensor,
@@ -226,9 +221,9 @@ def merge_panoptic(
     free = torch.zeros(images, classes, dtype=torch.int64, device=device)
     number = torch.zeros(images, classes, dtype=torch.int32, device=device)
     blocks, picture = blocks_for(taken.numel()), (classes, bands, height, width)
-    least = max(1, math.ceil(stuff_area))
+    least = max(1, math.ceil(min(stuff_area, 2.0**62)))
 
-    chosen = words, boxes, scores, count, sizes, taken, owners, segments, rows, *picture, _at_least(score), overlap
+    chosen = words, boxes, scores, count, sizes, taken, owners, segments, rows, *picture, float32_at_least(score), overlap
     merge_things.launch(torch.float32, device, images, WIDE, *chosen)
     merge_free.launch(torch.float32, device, blocks, THREADS, taken, semantic, sizes, free, images, *picture)
     listed = free, owners, segments, number, images, rows, classes, least

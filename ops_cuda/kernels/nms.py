@@ -127,6 +127,12 @@ def float32_below(threshold: float) -> float:
     return float(rounded if rounded <= threshold else np.nextafter(rounded, np.float32(-math.inf)))
 
 
+def float32_at_least(score: float) -> float:
+    """The smallest float32 that is not below a float64: a float32 is not below both or neither."""
+    rounded = np.float32(score)
+    return float(rounded if float(rounded) >= score else np.nextafter(rounded, np.float32(math.inf)))
+
+
 def grouped(scores: Tensor, groups: Tensor, group_count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rows by falling score, padding last; places in that order, groups together; each group's first place; places' groups."""
     keys = scores.float().masked_fill(groups < 0, -math.inf)

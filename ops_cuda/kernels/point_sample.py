@@ -7,7 +7,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._numba import HALF_TYPES, THREADS, Kernel, arithmetic, atomic_add, blocks_for, cuda, device, load, store
+from ops_cuda._numba import (
+    HALF_TYPES,
+    THREADS,
+    Kernel,
+    arithmetic,
+    atomic_add,
+    blocks_for,
+    cuda,
+    device,
+    load,
+    store,
+    warn_not_deterministic,
+    whole,
+)
 
 CHANNELS = 4
 """Channels of a thread: the four places and weights are worked out once for all of them."""
@@ -98,7 +111,7 @@ def forward(features: Tensor, points: Tensor, image: Tensor) -> Tensor:
     _, channels, height, width = features.shape
     rows, count = points.shape[:2]
     values = features.new_empty(rows, channels, count)
-    given = features.contiguous(), points.to(arithmetic(features.dtype)).contiguous(), image.contiguous()
+    given = features.contiguous(), points.to(arithmetic(features.dtype)).contiguous(), whole(image)
     blocks = blocks_for(rows * blocks_for(channels, CHANNELS) * count)
     FORWARD.launch(features.dtype, features.device, blocks, THREADS, *given, values, rows, count, channels, height, width)
     return values
@@ -106,11 +119,12 @@ def forward(features: Tensor, points: Tensor, image: Tensor) -> Tensor:
 
 def backward(upstream: Tensor, features: Tensor, points: Tensor, image: Tensor) -> Tensor:
     """Gradient of the map, summed in no fixed order."""
+    warn_not_deterministic("point_sample")
     _, channels, height, width = features.shape
     rows, count = points.shape[:2]
     real = arithmetic(features.dtype)
     gradient = torch.zeros(features.shape, dtype=real, device=features.device)
-    given = upstream.contiguous(), points.to(real).contiguous(), image.contiguous()
+    given = upstream.contiguous(), points.to(real).contiguous(), whole(image)
     blocks = blocks_for(rows * blocks_for(channels, CHANNELS) * count)
     BACKWARD.launch(features.dtype, features.device, blocks, THREADS, *given, gradient, rows, count, channels, height, width)
     return gradient.to(features.dtype)

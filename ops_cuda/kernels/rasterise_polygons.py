@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._numba import THREADS, blocks_for, cuda, device, kernel
+from ops_cuda._numba import THREADS, blocks_for, cuda, device, kernel, whole
 from ops_cuda.kernels.outlines import IN_DOUBLE, ROWS, covered
 
 
@@ -50,7 +50,7 @@ def rasterise_polygons(
     """Masks [R, size, size] (bool)."""
     count = boxes.shape[0]
     masks = torch.empty(count, size, size, dtype=torch.bool, device=boxes.device)
-    pools = points.double().contiguous(), polygon_starts.contiguous(), owner_starts.contiguous()
-    given = *pools, boxes.float().contiguous(), owner.contiguous(), masks, count, size
+    pools = points.double().contiguous(), whole(polygon_starts), whole(owner_starts)
+    given = *pools, boxes.float().contiguous(), whole(owner), masks, count, size
     rasterise.launch(torch.float32, boxes.device, blocks_for(count * blocks_for(size, ROWS) * size), THREADS, *given)
     return masks

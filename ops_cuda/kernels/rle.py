@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ops_cuda._numba import THREADS, blocks_for, cuda, device, kernel
+from ops_cuda._numba import THREADS, blocks_for, cuda, device, kernel, whole
 from ops_cuda.kernels.words import ROWS, packed, read_word
 
 
@@ -115,6 +115,6 @@ def decode_rle(counts: Tensor, starts: Tensor, height: int, width: int) -> Tenso
     """Masks [R, H, W] (bool)."""
     count, bands = starts.shape[0] - 1, blocks_for(height, ROWS)
     masks = torch.empty(count, height, width, dtype=torch.bool, device=counts.device)
-    given = torch.cumsum(counts, 0), starts.contiguous(), masks, count, bands, height, width
+    given = torch.cumsum(counts, 0, dtype=torch.int64), whole(starts).clamp(0, len(counts)), masks, count, bands, height, width
     decode_runs.launch(torch.float32, counts.device, blocks_for(count * bands * width), THREADS, *given)
     return masks

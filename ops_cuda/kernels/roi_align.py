@@ -5,7 +5,6 @@ on the CPU. Gradients are added atomically in float32 (float64 for float64), so
 their last bits change from run to run.
 """
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._numba import HALF_TYPES, THREADS, Kernel, atomic_add, blocks_for, cuda, device, load, product, store
+from ops_cuda._numba import (
+    HALF_TYPES,
+    THREADS,
+    Kernel,
+    atomic_add,
+    blocks_for,
+    cuda,
+    device,
+    load,
+    product,
+    store,
+    warn_not_deterministic,
+    whole,
+)
+from ops_cuda._registration import layout_of
+from ops_cuda.roi_align import MOST_SAMPLES
 
 MOST_LEVELS = 6
 CHANNELS = 4
@@ -76,10 +90,10 @@ def geometry(real: Any) -> tuple[Any, Any, Any]:
 
     @device
     def samples(step: Any, ratio: int) -> Any:
-        """Samples along one axis of a cell. A box that is not finite has none."""
+        """Samples along one axis of a cell; none of a box that is not finite, or is longer than any picture."""
         if ratio > 0:
             return ratio
-        if not (step > real(0) and step < real(1 << 20)):
+        if not (step > real(0) and step < real(MOST_SAMPLES)):
             return 0
         whole = np.int64(step)
         if real(whole) < step:
@@ -118,7 +132,10 @@ def _kernels(real: Any) -> tuple[Any, Any]:
         wide = product(boxes[4 * m + 2], scale) - shift - left
         high = product(boxes[4 * m + 3], scale) - shift - top
         if aligned == 0:
-            wide, high = max(wide, real(1)), max(high, real(1))
+            if wide < real(1):  # not max, whose result for what is no number differs between devices
+                wide = real(1)
+            if high < real(1):
+                high = real(1)
         return left, top, wide, high
 
     def forward(
@@ -230,9 +247,8 @@ roi_align_backward = Kernel(
 
 def laid_out(features: Sequence[Tensor]) -> tuple[list[Tensor], bool]:
     """The levels in one dtype and layout, copied only where they differ; whether it is channels last."""
-    last = all(feature.is_contiguous(memory_format=torch.channels_last) for feature in features)
-    layout = torch.channels_last if last else torch.contiguous_format
-    return [feature.to(features[0].dtype).contiguous(memory_format=layout) for feature in features], last
+    layout = layout_of(features)
+    return [one.to(features[0].dtype).contiguous(memory_format=layout) for one in features], layout is torch.channels_last
 
 
 def level_arguments(op: str, features: Sequence[Tensor], scales: Sequence[float]) -> list[Any]:
@@ -242,20 +258,6 @@ def level_arguments(op: str, features: Sequence[Tensor], scales: Sequence[float]
     missing = MOST_LEVELS - len(features)
     sizes = [feature.shape[2] << 32 | feature.shape[3] for feature in features]
     return [*features, *[features[0]] * missing, *sizes, *[0] * missing, *scales, *[1.0] * missing]
-
-
-def rows_of(image: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-    """Each box's image and level as the kernels read them."""
-    return image.to(torch.int64).contiguous(), level.to(torch.int64).contiguous()
-
-
-def warn_not_deterministic(op: str) -> None:
-    """As torch does: an error or a warning where deterministic algorithms were asked for."""
-    if torch.are_deterministic_algorithms_enabled():
-        message = f"{op} adds gradients atomically on CUDA: not deterministic; torch.use_deterministic_algorithms(warn_only=True)"
-        if not torch.is_deterministic_algorithms_warn_only_enabled():
-            raise RuntimeError(message)
-        warnings.warn(message, stacklevel=2)
 
 
 def forward(
@@ -275,7 +277,7 @@ def forward(
     regions = levels[0].new_empty(len(boxes), channels, height, width)
     count = len(boxes) * -(-channels // CHANNELS) * height * width
     real = boxes.to(torch.float64 if dtype is torch.float64 else torch.float32).contiguous()
-    rest = (regions, real, *rows_of(image, level), channels, count, height, width, ratio, aligned, last)
+    rest = (regions, real, whole(image), whole(level), channels, count, height, width, ratio, int(aligned), int(last))
     given = (*level_arguments("roi_align", levels, scales), *rest)
     roi_align_forward.launch(dtype, regions.device, blocks_for(count), THREADS, *given)
     return regions
@@ -298,18 +300,8 @@ def backward(
     gradients, last = zero_gradients(features, accumulated)
     count = len(boxes) * -(-channels // CHANNELS) * height * width
     real = boxes.to(accumulated).contiguous()
-    rest = (
-        upstream.contiguous(),
-        real,
-        *rows_of(image, level),
-        channels,
-        count,
-        height,
-        width,
-        ratio,
-        aligned,
-        last,
-    )
+    sizes = (channels, count, height, width, ratio, int(aligned), int(last))
+    rest = (upstream.contiguous(), real, whole(image), whole(level), *sizes)
     given = (*level_arguments("roi_align", gradients, scales), *rest)
     roi_align_backward.launch(dtype, upstream.device, blocks_for(count), THREADS, *given)
     return [gradient.to(feature.dtype) for gradient, feature in zip(gradients, features, strict=True)]
@@ -317,6 +309,5 @@ def backward(
 
 def zero_gradients(features: Sequence[Tensor], dtype: torch.dtype) -> tuple[list[Tensor], bool]:
     """Zeros in the levels' shapes and common layout; whether it is channels last."""
-    last = all(feature.is_contiguous(memory_format=torch.channels_last) for feature in features)
-    layout = torch.channels_last if last else torch.contiguous_format
-    return [torch.zeros_like(feature, dtype=dtype, memory_format=layout) for feature in features], last
+    layout = layout_of(features)
+    return [torch.zeros_like(one, dtype=dtype, memory_format=layout) for one in features], layout is torch.channels_last

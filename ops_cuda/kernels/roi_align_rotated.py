@@ -10,7 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._numba import HALF_TYPES, THREADS, Kernel, atomic_add, blocks_for, cospi, cuda, device, load, sinpi, store
+from ops_cuda._numba import (
+    HALF_TYPES,
+    THREADS,
+    Kernel,
+    atomic_add,
+    blocks_for,
+    cospi,
+    cuda,
+    device,
+    load,
+    sinpi,
+    store,
+    warn_not_deterministic,
+    whole,
+)
 from ops_cuda.kernels.roi_align import (
     CHANNELS,
     LEVELS,
@@ -21,8 +35,6 @@ from ops_cuda.kernels.roi_align import (
     level_arguments,
     pick,
     plane_of,
-    rows_of,
-    warn_not_deterministic,
     zero_gradients,
 )
 
@@ -187,7 +199,7 @@ def forward(
     regions = levels[0].new_empty(len(boxes), channels, height, width)
     count = len(boxes) * -(-channels // CHANNELS) * height * width
     real = boxes.to(torch.float64 if dtype is torch.float64 else torch.float32).contiguous()
-    rest = (regions, real, *rows_of(image, level), channels, count, height, width, ratio, last)
+    rest = (regions, real, whole(image), whole(level), channels, count, height, width, ratio, int(last))
     given = (*level_arguments("roi_align_rotated", levels, scales), *rest)
     roi_align_rotated_forward.launch(dtype, regions.device, blocks_for(count), THREADS, *given)
     return regions
@@ -203,7 +215,7 @@ def backward(
     gradients, last = zero_gradients(features, accumulated)
     count = len(boxes) * -(-channels // CHANNELS) * height * width
     real, upstream = boxes.to(accumulated).contiguous(), upstream.contiguous()
-    rest = (upstream, real, *rows_of(image, level), channels, count, height, width, ratio, last)
+    rest = (upstream, real, whole(image), whole(level), channels, count, height, width, ratio, int(last))
     given = (*level_arguments("roi_align_rotated", gradients, scales), *rest)
     roi_align_rotated_backward.launch(dtype, upstream.device, blocks_for(count), THREADS, *given)
     return [gradient.to(feature.dtype) for gradient, feature in zip(gradients, features, strict=True)]

@@ -7,7 +7,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._numba import HALF_TYPES, THREADS, Kernel, arithmetic, atomic_add, blocks_for, cuda, device, load, store
+from ops_cuda._numba import (
+    HALF_TYPES,
+    THREADS,
+    Kernel,
+    arithmetic,
+    atomic_add,
+    blocks_for,
+    cuda,
+    device,
+    load,
+    store,
+    warn_not_deterministic,
+    whole,
+)
 
 LOWEST = -3.4028234663852886e38
 """Below which no feature is taken for the largest: float32's least."""
@@ -95,11 +108,11 @@ def forward(
     channels, dtype, device = features[0].shape[1], features[0].dtype, features[0].device
     regions = features[0].new_zeros(boxes.shape[0], channels, height, width)
     places = torch.full_like(regions, -1, dtype=torch.int32)
-    given = boxes.to(arithmetic(dtype)).contiguous(), image.contiguous(), level.contiguous(), regions, places
+    given = boxes.to(arithmetic(dtype)).contiguous(), whole(image), whole(level), regions, places
     count = regions.numel()
     for number, (feature, scale) in enumerate(zip(features, scales, strict=True)):
-        shape = channels, feature.shape[2], feature.shape[3], height, width
-        FORWARD.launch(dtype, device, blocks_for(count), THREADS, feature.contiguous(), *given, count, number, scale, *shape)
+        rest = count, number, scale, channels, feature.shape[2], feature.shape[3], height, width
+        FORWARD.launch(dtype, device, blocks_for(count), THREADS, feature.to(dtype).contiguous(), *given, *rest)
     return regions, places
 
 
@@ -107,8 +120,9 @@ def backward(
     upstream: Tensor, features: list[Tensor], boxes: Tensor, image: Tensor, level: Tensor, places: Tensor, scales: list[float]
 ) -> list[Tensor]:
     """Gradients of the levels, summed in no fixed order."""
+    warn_not_deterministic("roi_pool")
     dtype, count, channels = upstream.dtype, upstream.numel(), upstream.shape[1]
-    given = upstream.contiguous(), image.contiguous(), level.contiguous(), places.contiguous()
+    given = upstream.contiguous(), whole(image), whole(level), places.contiguous()
     gradients = []
     for number, feature in enumerate(features):
         gradient = torch.zeros(feature.shape, dtype=arithmetic(dtype), device=feature.device)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops_cuda._numba import THREADS, blocks_for, cuda, kernel
+from ops_cuda._numba import THREADS, blocks_for, cuda, kernel, whole
 from ops_cuda.kernels.outlines import IN_DOUBLE, covered
 
 
@@ -50,7 +50,7 @@ def sample_bitmaps(
     """Values [R, S] (float32)."""
     rows, count = at.shape[:2]
     values = torch.empty(rows, count, dtype=torch.float32, device=at.device)
-    pools = points.double().contiguous(), polygon_starts.contiguous(), owner_starts.contiguous()
-    given = *pools, sizes.contiguous(), owner.contiguous(), at.float().contiguous(), values, rows, count
+    pools = points.double().contiguous(), whole(polygon_starts), whole(owner_starts)
+    given = *pools, whole(sizes), whole(owner), at.float().contiguous(), values, rows, count
     sample.launch(torch.float32, at.device, blocks_for(rows * count), THREADS, *given)
     return values

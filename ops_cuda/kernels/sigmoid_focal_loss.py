@@ -17,15 +17,16 @@ SUM_TYPES = (torch.float32, torch.bfloat16)
 
 def _parts_in(real: Any) -> Any:
     @device
-    def parts(z: Any, gamma: Any) -> tuple[Any, Any, Any]:
-        """Of a truth with logit z: the chance of being right, that of being wrong to the power gamma, and -log(right)."""
+    def parts(z: Any, gamma: Any) -> tuple[Any, Any, Any, Any]:
+        """Of a truth with logit z: the chances of being right and wrong, the latter to the power gamma, and -log(right)."""
         small = math.exp(-abs(z))
-        right = real(1) / (real(1) + small)
+        likely = real(1) / (real(1) + small)
+        right, wrong = likely, small * likely  # not as one's complement: of a sure truth nothing would be left
         if z < real(0):
-            right = small * right
+            right, wrong = wrong, right
         rest = math.log1p(small)
         cost = rest + max(-z, real(0))
-        return right, math.exp(-gamma * (rest + max(z, real(0)))), cost
+        return right, wrong, math.exp(-gamma * (rest + max(z, real(0)))), cost
 
     return parts
 
@@ -37,22 +38,22 @@ def _kernels(real: Any, parts: Any) -> tuple[Any, Any]:
         i = cuda.grid(1)
         if i < count:
             target = load(targets, i)
-            _, wrong, cost = parts(load(logits, i) * (real(2) * target - real(1)), gamma)
+            _, _, power, cost = parts(load(logits, i) * (real(2) * target - real(1)), gamma)
             weight = real(1)
             if alpha >= real(0):
                 weight = target * (real(2) * alpha - real(1)) + (real(1) - alpha)
-            store(loss, i, weight * wrong * cost)
+            store(loss, i, weight * power * cost)
 
     def backward(upstream: Any, logits: Any, targets: Any, gradient: Any, count: int, alpha: Any, gamma: Any) -> None:
         i = cuda.grid(1)
         if i < count:
             target = load(targets, i)
             sign = real(2) * target - real(1)
-            right, wrong, cost = parts(load(logits, i) * sign, gamma)
+            right, wrong, power, cost = parts(load(logits, i) * sign, gamma)
             weight = real(1)
             if alpha >= real(0):
                 weight = target * (real(2) * alpha - real(1)) + (real(1) - alpha)
-            slope = wrong * (gamma * right * cost + (real(1) - right))
+            slope = power * (gamma * right * cost + wrong)
             store(gradient, i, -load(upstream, i) * sign * weight * slope)
 
     return forward, backward
@@ -96,9 +97,9 @@ def focal_of_classes(
             sign, weight = np.float32(-1), negative
             if wanted == column:
                 sign, weight = np.float32(1), positive
-            right, wrong, cost = _parts(z * sign, gamma)
-            total += weight * wrong * cost
-            store(gradient, i, -sign * weight * wrong * (gamma * right * cost + (np.float32(1) - right)))
+            right, wrong, power, cost = _parts(z * sign, gamma)
+            total += weight * power * cost
+            store(gradient, i, -sign * weight * power * (gamma * right * cost + wrong))
         i, row, column = i + stride, row + rows_on, column + columns_on
         if column >= columns:
             row, column = row + 1, column - columns

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ops_cuda._numba import THREADS, blocks_for, cuda, device, kernel, product
-from ops_cuda.kernels.nms import grouped
+from ops_cuda.kernels.nms import float32_at_least, grouped
 from ops_cuda.soft_nms import Decay, best_of
 
 TAKEN = np.float32(-math.inf)
@@ -35,14 +35,15 @@ def _iou(boxes: Any, i: int, j: int) -> Any:
 def soft_nms_rounds(
     boxes: Any, starts: Any, current: Any, final: Any, rows: int, groups: int, most: int, gaussian: int, width: Any, floor: Any
 ) -> None:
-    """Take the best, lower the others, until the best is below the floor or enough are taken."""
+    """Take the best, lower the others, until the best is below the floor, or enough are taken and it is worse than the last."""
     score = cuda.shared.array(THREADS, np.float32)
     place = cuda.shared.array(THREADS, np.int64)
     t = cuda.threadIdx.x
     image, group = cuda.blockIdx.x // groups, cuda.blockIdx.x % groups
     begin = image * rows + starts[image * (groups + 1) + group]
     end = image * rows + starts[image * (groups + 1) + group + 1]
-    for _ in range(min(most, end - begin)):
+    taken, last = 0, np.float32(math.inf)
+    for _ in range(end - begin):
         best, at = TAKEN, end
         for i in range(begin + t, end, THREADS):
             if current[i] > best:
@@ -59,8 +60,9 @@ def soft_nms_rounds(
         cuda.syncthreads()
         best, at = score[0], place[0]
         cuda.syncthreads()
-        if not best >= floor:
+        if not best >= floor or (taken >= most and best < last):  # of equal scores the first rows are returned: all are found
             break
+        taken, last = taken + 1, best
         for i in range(begin + t, end, THREADS):
             if i == at:
                 final[i], current[i] = best, TAKEN
@@ -122,6 +124,7 @@ def soft_nms(
     sorted_boxes = boxes.float().gather(1, row.unsqueeze(2).expand(-1, -1, 4)).contiguous()
     current = scores.float().gather(1, row)
     final = torch.full_like(current, -math.inf)
+    floor = float32_at_least(floor)
     gaussian, count = int(decay in (Decay.GAUSSIAN, Decay.MATRIX_GAUSSIAN)), images * rows
     if decay in (Decay.MATRIX_LINEAR, Decay.MATRIX_GAUSSIAN):
         most, launch = torch.zeros_like(current), (torch.float32, boxes.device, blocks_for(count), THREADS)

@@ -66,7 +66,7 @@ def packed(masks: Tensor) -> Tensor:
     """Words of masks [R, H, W] (bool)."""
     count, height, width = masks.shape
     words = empty_words(count, height, width, masks.device)
-    given = masks.contiguous(), words, count, height, width
+    given = masks.to(torch.bool).contiguous(), words, count, height, width
     pack_words.launch(torch.float32, masks.device, blocks_for(words.numel()), THREADS, *given)
     return words
 

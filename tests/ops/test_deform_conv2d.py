@@ -82,6 +82,22 @@ def test_one_dtype_for_all() -> None:
         ops_cuda.deform_conv2d(x, offset.float(), weight, mask, 1, 1, 1, 1)
 
 
+def test_offsets_that_are_no_number_read_nothing() -> None:
+    """As the kernels do. torchvision's CPU operator ends the process there, so a diverged training died without a word."""
+    x, offset, weight, mask = given((1, 1, 1, 1), 1, True)
+    broken, far = offset.clone(), offset.clone()
+    broken[0, :, 0], far[0, :, 0] = torch.nan, 1e6
+    broken[1, 2:4], far[1, 2:4] = torch.inf, 1e6
+    results = []
+    for offsets in (broken, far):
+        leaves = [value.clone().requires_grad_() for value in (x, offsets, weight, mask)]
+        y = ops_cuda.deform_conv2d(*leaves, 1, 1, 1, 1)
+        results.append((y, *torch.autograd.grad(y.square().sum(), leaves)))
+    for found, wanted in zip(*results, strict=True):
+        assert found.isfinite().all()
+        torch.testing.assert_close(found, wanted)
+
+
 def test_fake_and_registration_agree_with_the_op() -> None:
     x, offset, weight, mask = given((2, 1, 1, 1), 1, True)
     for modulation in (None, mask):

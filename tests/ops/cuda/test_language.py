@@ -99,5 +99,5 @@ def test_the_simulator_finds_what_a_device_would_misread() -> None:
     x = torch.zeros(4)
     with pytest.raises(IndexError, match="index 4 of a tensor of 4 elements"):
         launched(round_trip, torch.float16, 5, torch.zeros(5), torch.zeros(4, dtype=torch.float16), torch.zeros(5))
-    with pytest.raises(TypeError, match=r"declares f16\* got a tensor of torch.float32"):
+    with pytest.raises(TypeError, match=r"round_trip: y is torch\.float32 on cpu; declared torch\.float16"):
         launched(round_trip, torch.float16, 4, x, x, x)

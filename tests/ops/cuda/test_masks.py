@@ -20,6 +20,16 @@ def test_run_lengths(size: tuple[int, int]) -> None:
     assert torch.equal(run("decode_rle", counts, starts, *size), masks)
 
 
+def test_run_lengths_without_room_are_not_read_beyond_it() -> None:
+    """`starts` tell how much room was missing, so they point behind the counts: pixels behind the last one are outside."""
+    masks = torch.rand(5, 37, 5, generator=torch.Generator().manual_seed(0)) > 0.5
+    first = int(expected("encode_rle", masks[:1], 1)[1][1])
+    counts, starts = expected("encode_rle", masks, first + 3)
+    assert len(counts) < starts[2]
+    found = run("decode_rle", counts, starts, 37, 5)
+    assert torch.equal(found[0], masks[0]) and not found[2:].any()
+
+
 def test_iou() -> None:
     first, second = pictures(4, 35, 5), pictures(3, 35, 5, seed=1)
     crowd = torch.tensor([False, True, True])

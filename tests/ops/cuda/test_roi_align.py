@@ -55,7 +55,11 @@ def test_layouts_and_nothing() -> None:
     assert run("roi_align", features, torch.zeros(0, 4), none, none, SCALES, 7, 7, 0, True).shape == (0, 4, 7, 7)
 
 
-def test_boxes_that_are_not_finite_end() -> None:
-    features, _, image, level, scales = given(torch.float32, channels=1)
-    boxes = torch.tensor([[0.0, 0, torch.inf, 4], [0, 0, torch.nan, 4]])
-    run("roi_align", features, boxes, image[:2], level[:2], scales, 2, 2, 0, True)
+@pytest.mark.parametrize("aligned", [True, False])
+def test_boxes_that_are_not_finite_or_without_end_are_nothing(aligned: bool) -> None:
+    features, _, image, _, scales = given(torch.float32, channels=1)
+    boxes = torch.tensor([[0.0, 0, torch.inf, 4], [0, 0, torch.nan, 4], [0, -4, 4, 1e9], [0, 0, 4, 4]])
+    arguments = (features, boxes, image[:1].expand(4), torch.zeros(4, dtype=torch.int64), scales, 2, 2, 0, aligned)
+    found, wanted = run("roi_align", *arguments), expected("roi_align", *arguments)
+    assert not wanted[:3].any() and wanted[3].all()
+    torch.testing.assert_close(found, wanted)
