@@ -20,6 +20,7 @@ COMMANDS = {
     "config": "write params.yaml from conf/ and overrides; --check fails when it is stale, --source lists a remote source anew",
     "advise": "what to train on this dataset, with reasons and the overrides to copy",
     "zoo": "a public Detectron2 YAML config as a file of conf/model",
+    "convert": "labels and pictures of one format as another, and what that loses; --help lists the formats",
     "predict": "run the exported detector on pictures; --help lists its options",
 }
 USAGE = f"""usage: python -m pipeline COMMAND [overrides] [-v]

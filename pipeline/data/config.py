@@ -1,7 +1,8 @@
 """Settings of the dataset group: what to ingest and how. Imports no torch."""
 
 import re
-from typing import Annotated, Literal
+from dataclasses import fields
+from typing import Annotated, Literal, get_args, get_type_hints
 
 from pydantic import Field
 
@@ -180,6 +181,8 @@ class YoloDataset:
     upright: bool
     """True: the labels belong to pictures as viewers show them, turned by their EXIF orientation, as in YOLO's own training.
     False: to the stored pixels."""
+    oriented: bool | None
+    """True: lines of four points are rotated boxes. False: polygons. null: rotated boxes if data.yaml says `task: obb`."""
     split: SplitConfig
     archive: ArchiveLimits
 
@@ -187,8 +190,137 @@ class YoloDataset:
         _require_source(self.source, self.watched, self.sha256)
 
 
-SourceDataset = CocoDataset | VocDataset | YoloDataset
-"""The formats that read a source of the user's."""
+@schema
+class LabelSource:
+    """What the formats below have in common."""
+
+    source: str
+    """Folder, .zip or .tar (also .gz, .bz2, .xz); here, or at s3:// (there also a prefix) or http(s)://."""
+    watched: str
+    """What DVC watches for changes: follows from `source` (see `watched_by_dvc`), never set by hand."""
+    sha256: str | None
+    """Digest that an archive must have; null: not checked."""
+    licence: str | None
+    """Written into dataset.json."""
+    split: SplitConfig
+    archive: ArchiveLimits
+
+    def __post_init__(self) -> None:
+        _require_source(self.source, self.watched, self.sha256)
+
+
+@schema
+class CsvDataset(LabelSource):
+    """Tables of boxes, one row per box; the columns are told by their names."""
+
+    kind: Literal["csv"]
+    labels: str | None
+    """Glob of the tables below the source, such as `*_labels.csv`; null: every .csv or .tsv that has the columns of a box."""
+
+
+@schema
+class LabelmeDataset(LabelSource):
+    """labelme JSON: one file per picture."""
+
+    kind: Literal["labelme"]
+
+
+@schema
+class CvatDataset(LabelSource):
+    """CVAT XML 1.1, for images or for video."""
+
+    kind: Literal["cvat"]
+
+
+@schema
+class KittiDataset(LabelSource):
+    """KITTI object labels: one text per picture."""
+
+    kind: Literal["kitti"]
+
+
+@schema
+class OpenImagesDataset(LabelSource):
+    """Open Images: tables of boxes in shares of the picture, with class-descriptions."""
+
+    kind: Literal["openimages"]
+
+
+@schema
+class DatumaroDataset(LabelSource):
+    """Datumaro JSON: one file per split."""
+
+    kind: Literal["datumaro"]
+
+
+@schema
+class SuperviselyDataset(LabelSource):
+    """Supervisely projects: meta.json, and one JSON per picture."""
+
+    kind: Literal["supervisely"]
+
+
+@schema
+class CityscapesDataset(LabelSource):
+    """Cityscapes polygons: one JSON per picture."""
+
+    kind: Literal["cityscapes"]
+
+
+@schema
+class MasksDataset(LabelSource):
+    """Instance masks: one PNG per object in a folder per picture, or one PNG of object numbers per picture."""
+
+    kind: Literal["masks"]
+
+
+FormatDataset = (
+    CocoDataset
+    | VocDataset
+    | YoloDataset
+    | CsvDataset
+    | LabelmeDataset
+    | CvatDataset
+    | KittiDataset
+    | OpenImagesDataset
+    | DatumaroDataset
+    | SuperviselyDataset
+    | CityscapesDataset
+    | MasksDataset
+)
+"""The formats, one class each."""
+
+
+@schema
+class AutoDataset(LabelSource):
+    """The format that the source's content shows; the settings of all formats, of which the found one takes its own."""
+
+    kind: Literal["auto"]
+    annotations: str | None
+    """As for dataset=coco."""
+    classes: tuple[str, ...] | None
+    """As for dataset=voc."""
+    one_based: bool
+    """As for dataset=voc."""
+    data: str | None
+    """As for dataset=yolo."""
+    upright: bool
+    """As for dataset=yolo."""
+    oriented: bool | None
+    """As for dataset=yolo."""
+    labels: str | None
+    """As for dataset=csv."""
+
+    def as_format(self, kind: str) -> FormatDataset:
+        """The settings of the format `kind`."""
+        chosen = next(one for one in get_args(FormatDataset) if get_args(get_type_hints(one)["kind"]) == (kind,))
+        values = {one.name: kind if one.name == "kind" else getattr(self, one.name) for one in fields(chosen)}
+        settings: FormatDataset = chosen(**values)
+        return settings
+
+
+SourceDataset = FormatDataset | AutoDataset
+"""What reads a source of the user's."""
 DatasetConfig = Annotated[ShapesDataset | SourceDataset, Field(discriminator="kind")]
 
 

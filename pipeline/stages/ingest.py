@@ -5,15 +5,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.data.config import CocoDataset, ShapesDataset, SourceDataset, VocDataset
+from pipeline.data.config import FormatDataset, ShapesDataset
 from pipeline.data.dataset import Dataset, DatasetInfo, Split, read_info, tasks_of, write_dataset
 from pipeline.data.dense import BODY
 from pipeline.data.fetching import local_copy
-from pipeline.data.formats.coco import read_coco
+from pipeline.data.formats.reading import read_format, resolved
 from pipeline.data.formats.shapes import draw_shapes
-from pipeline.data.formats.voc import read_voc
-from pipeline.data.formats.yolo import read_yolo
-from pipeline.data.sources import SourceData, open_source, source_title, with_safe_names
+from pipeline.data.sources import open_source, source_title, with_safe_names
 from pipeline.data.splits import arrange_splits
 from pipeline.errors import DataError
 from pipeline.files import digest_bytes, staged, write_json
@@ -34,12 +32,15 @@ def run(cfg: "IngestStage") -> None:
         else:
             work = cfg.layout.work("ingest", digest_bytes(dataset.source.encode())[:16])
             with local_copy(dataset, cfg.storage, cfg.layout) as here, open_source(here, work, dataset.archive) as source:
-                write_dataset(out, read_source(dataset, cfg.seed, source))
+                chosen, evidence = resolved(dataset, source)
+                if evidence:
+                    print(f"ingest: {evidence}", flush=True)
+                write_dataset(out, read_source(chosen, cfg.seed, source))
         report = metrics(read_info(out))
     write_json(cfg.layout.reports("ingest") / "metrics.json", report)
 
 
-def read_source(cfg: SourceDataset, seed: int, source: Path) -> Dataset:
+def read_source(cfg: FormatDataset, seed: int, source: Path) -> Dataset:
     """The data of an opened source with its splits arranged, pictures named for `images/` and annotations numbered."""
     found = read_format(cfg, source)
     splits, splitting = arrange_splits(found.splits, cfg.split, seed, cfg.source)
@@ -53,13 +54,6 @@ def read_source(cfg: SourceDataset, seed: int, source: Path) -> Dataset:
         DatasetInfo(found.categories, title, splitting, cfg.licence, unlisted=found.unlisted, surface=BODY if dense else None),
         splits,
     )
-
-
-def read_format(cfg: SourceDataset, source: Path) -> SourceData:
-    """What the reader of the configured format finds in an opened source."""
-    if isinstance(cfg, CocoDataset):
-        return read_coco(cfg, source)
-    return read_voc(cfg, source) if isinstance(cfg, VocDataset) else read_yolo(cfg, source)
 
 
 def require_content(splits: dict[str, Split], place: str) -> None:

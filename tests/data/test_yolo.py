@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from pipeline.data.dataset import Dataset, open_dataset
-from pipeline.data.formats.yolo_txt import read_frame, read_labels, record
+from pipeline.data.formats.yolo_txt import LineKind, read_frame, read_labels, record
 from pipeline.errors import DataError
 from pipeline.files import digest_tree
 from pipeline.layout import Layout
@@ -264,7 +264,7 @@ def test_a_malformed_line_is_one_error_with_file_and_line(ingest: Ingest, tmp_pa
         ("names: [cat, null]", "names: '1': 'None' is not"),
         ("names: [cat]\ntrain: images/nowhere", "train: 'images/nowhere' is no folder with pictures"),
         ("names: [cat]\ntrain: {a: b}", "train: must be a folder"),
-        ("names: [cat]\nkpt_shape: [17, 3]", "kpt_shape: keypoints .* are not supported"),
+        ("names: [cat]\nkpt_shape: [17, 4]", r"kpt_shape: must be \[number of keypoints, 2 or 3\], is"),
     ],
 )
 def test_a_wrong_description_is_named(ingest: Ingest, tmp_path, content, wrong):
@@ -311,6 +311,6 @@ def test_labels_of_turned_pictures_follow_what_a_viewer_shows(tmp_path, orientat
     text(tmp_path / "a.txt", f"0 {(x1 + x2) / 2 / w!r} {(y1 + y2) / 2 / h!r} {(x2 - x1) / w!r} {(y2 - y1) / h!r}",
          f"0 {x1 / w!r} {y1 / h!r} {x2 / w!r} {y1 / h!r} {x2 / w!r} {y2 / h!r}")  # fmt: skip
     frame = read_frame(tmp_path / "a.png", upright=True)
-    for thing in read_labels(tmp_path / "a.txt"):
-        np.testing.assert_allclose(record(thing, frame)["bbox"], [4, 2, 10, 6], atol=1e-9)
+    for thing in read_labels(tmp_path / "a.txt", LineKind()):
+        np.testing.assert_allclose(record(thing, frame, LineKind())["bbox"], [4, 2, 10, 6], atol=1e-9)
     assert read_frame(tmp_path / "a.png", upright=False) == (40, 20, 1)

@@ -5,9 +5,8 @@ Known layouts: `annotations/instances_*.json` beside `train2017/` or `images/tra
 Precomputed proposals are taken from `proposals/<label file's stem>.npz` below the source (`data.proposals`).
 """
 
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -16,9 +15,10 @@ import msgspec
 from pipeline.data.config import CocoDataset
 from pipeline.data.dataset import Category, Split, labels_of, parse_categories
 from pipeline.data.formats.coco_json import CocoContent, annotation_table, image_table, read_coco_json
+from pipeline.data.formats.pictures import find_pictures, stated_name
 from pipeline.data.proposals import read_proposals
-from pipeline.data.sources import PICTURES, SourceData, SourceFiles, best_root, describe_unlisted, list_files
-from pipeline.data.splits import WORDS, split_named
+from pipeline.data.sources import PICTURES, SourceData, SourceFiles, describe_unlisted, list_files
+from pipeline.data.splits import split_named
 from pipeline.errors import DataError
 
 
@@ -89,17 +89,14 @@ def _split(
     """The split with file names relative to the source folder."""
     place = files.folder / path
     images = image_table(content.images, place)
-    stated = [_normal(file_name) for file_name in images.file_names]
+    stated = [stated_name(file_name, place) for file_name in images.file_names]
     for file_name, times in Counter(stated).items():
         if times > 1:
             todo = "merge the images: a picture has one entry"
             raise DataError(place, f"images: file_name {file_name!r} is listed {times} times", todo)
     last_parts = {PurePosixPath(file_name).name for file_name in stated}
     pictures = [p for p in files.paths if p.suffix.lower() in PICTURES or p.name in last_parts]  # whatever a label file calls one
-    spelled = _one_spelling(stated, pictures)
-    there = {PurePosixPath(spelled(picture.as_posix())): picture.as_posix() for picture in pictures}
-    found = _find_pictures([spelled(file_name) for file_name in stated], name, path, list(there), only)
-    found = [there.get(PurePosixPath(file_name), file_name) for file_name in found]
+    found = find_pictures(stated, name, path, pictures, only)
     images = replace(images, file_names=found)
     order = sorted(range(len(found)), key=found.__getitem__)
     images = images.take(order)
@@ -109,56 +106,6 @@ def _split(
     given = files.folder / "proposals" / f"{path.stem}.npz"
     proposals = read_proposals(given, images.ids_I) if given.is_file() else None
     return Split(name, images, annotations, files.folder, content.header, sources, proposals=proposals)
-
-
-def _find_pictures(stated: list[str], name: str, path: PurePosixPath, pictures: list[PurePosixPath], only: bool) -> list[str]:
-    """Each stated name as a path below the source, where the picture is or would be.
-
-    If no folder fits the names as they are (absolute paths of another machine), their last parts decide. With one label file in
-    the source a picture outside the best folder is taken too if its name is unique; with several it could be another split's.
-    """
-    own = [word for word, split in WORDS.items() if split == name]
-    others = [word for word in WORDS if word not in own and name != "all"]
-    near = path.parent.as_posix()
-    root, fitting = best_root(stated, pictures, near, own, others)
-    if not fitting:
-        last = [PurePosixPath(file_name).name for file_name in stated]
-        root, fitting = best_root(last, pictures, near, own, others)
-        stated = last if fitting and len(set(last)) == len(last) else stated
-    there = {picture.as_posix() for picture in pictures}
-    by_name: dict[str, list[str]] = {}
-    for picture in pictures:
-        by_name.setdefault(picture.name, []).append(picture.as_posix())
-    found = [(PurePosixPath(root) / file_name).as_posix() for file_name in stated]
-    free = there.difference(found)
-    for row, expected in enumerate(found):
-        elsewhere = by_name.get(PurePosixPath(expected).name, [])
-        if only and expected not in there and len(elsewhere) == 1 and elsewhere[0] in free:
-            found[row] = elsewhere[0]
-            free.discard(elsewhere[0])
-    return found
-
-
-def _one_spelling(stated: list[str], pictures: list[PurePosixPath]) -> Callable[[str], str]:
-    """Names in Unicode's composed form (NFC): a Mac writes é as e and an accent into file names, label files have one letter.
-
-    The function given back leaves a name alone when that would make two files, or two stated names, one.
-    """
-
-    def composed(text: str) -> str:
-        return unicodedata.normalize("NFC", text)
-
-    times = Counter(composed(picture.as_posix()) for picture in pictures)
-    wanted = Counter(composed(file_name) for file_name in stated)
-    unclear = {PurePosixPath(name).name for counts in (times, wanted) for name, count in counts.items() if count > 1}
-    return lambda name: name if composed(PurePosixPath(name).name) in unclear else composed(name)
-
-
-def _normal(file_name: str) -> str:
-    """Forward slashes, no `./`, and never out of the source folder: a path that tries is taken by its last part."""
-    path = PurePosixPath(file_name.replace("\\", "/"))
-    outside = path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":"))
-    return path.name or "_" if outside else path.as_posix()
 
 
 def _can_be_coco(path: Path) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
@@ -24,7 +25,7 @@ from pipeline.errors import DataError
 
 Record = dict[str, Any]
 
-_COLUMNS = {
+COLUMNS = {
     "id",
     "image_id",
     "category_id",
@@ -39,6 +40,7 @@ _COLUMNS = {
     *FIELDS,
     MASKS,
 }
+"""Fields of an annotation that have a column; all others are extra."""
 
 
 @dataclass(slots=True)
@@ -66,7 +68,7 @@ def read_coco_json(path: Path) -> CocoContent:
         images, annotations = (_raws(parts.pop(key, None), f"{path}: {key}") for key in ("images", "annotations"))
         content = {key: msgspec.json.decode(raw) for key, raw in parts.items()}
     except (msgspec.DecodeError, ValueError, RecursionError):
-        content = _read_slowly(path, data)
+        content = read_slowly(path, data)
         images, annotations = content.pop("images", None), content.pop("annotations", None)
     if images is None:
         raise DataError(path, "has no images list", 'a COCO file is {"images": [...], "annotations": [...], "categories": [...]}')
@@ -82,7 +84,7 @@ def image_table(records: Iterable[Any], place: object) -> ImageTable:
     for number, record in enumerate(records):
         where = f"{place}: images[{number}]"
         record = _object(record, where)
-        name, identity = record.pop("file_name", None), record.pop("id", None)
+        name, identity = record.pop("file_name", None) or _path_of(record.get("coco_url")), record.pop("id", None)
         if not isinstance(name, str) or not name:
             raise DataError(f"{where}.file_name", f"must be a text, is {_kind(name)}")
         if identity is None:
@@ -97,6 +99,11 @@ def image_table(records: Iterable[Any], place: object) -> ImageTable:
         heights_I=np.array([row[3] for row in rows], np.int32),
         extra={i: row[4] for i, row in enumerate(rows) if row[4]},
     )
+
+
+def _path_of(url: object) -> str | None:
+    """LVIS names its pictures by their address alone: folder and name of it (`train2017/000000391895.jpg`)."""
+    return "/".join(urlsplit(url).path.split("/")[-2:]) if isinstance(url, str) and "://" in url[:8] else None
 
 
 def annotation_table(records: Iterable[Any], images: ImageTable, place: object) -> Annotations:
@@ -154,7 +161,7 @@ class _Columns:
         """Append one annotation object; what has no column, or does not fit its column, goes to `extra`."""
         given = _object(record, where)
         row = len(self.ids)
-        rest = {key: value for key, value in given.items() if key not in _COLUMNS}
+        rest = {key: value for key, value in given.items() if key not in COLUMNS}
         self._add_identity(given, rest, where)
         box = _numbers(given.get("bbox"), f"{where}.bbox")
         turned = _numbers(given.get("rbox"), f"{where}.rbox")
@@ -282,7 +289,7 @@ class _Columns:
             self.dense[row] = lists, b"" if masks is None else orjson.dumps(masks)
 
 
-def _read_slowly(path: Path, data: bytes) -> Record:
+def read_slowly(path: Path, data: bytes) -> Record:
     """Python's own reader: takes NaN and Infinity, and knows line and column of what is wrong."""
     try:
         content = json.loads(data)
@@ -327,6 +334,8 @@ def _rotated_column(rotated: dict[int, list[float]], count: int) -> NDArray[np.f
 def around(rotated: list[float]) -> list[float]:
     """The upright box [x, y, w, h] around a rotated one [cx, cy, w, h, degrees]."""
     x, y, w, h, degrees = rotated
+    if not math.isfinite(degrees):
+        return [math.nan] * 4
     cosine, sine = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
     width, height = w * cosine + h * sine, w * sine + h * cosine
     return [x - width / 2, y - height / 2, width, height]

@@ -9,13 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError
-
-from defusedxml.ElementTree import parse
+from xml.etree.ElementTree import Element
 
 from pipeline.data.config import VocDataset
 from pipeline.data.dataset import Category, Split, labels_of
 from pipeline.data.formats.coco_json import annotation_table, image_table
+from pipeline.data.formats.xml_file import parse_xml
 from pipeline.data.sources import PICTURES, SourceData, SourceFiles, best_root, describe_unlisted, list_files
 from pipeline.data.splits import split_named
 from pipeline.errors import DataError, did_you_mean
@@ -77,7 +76,7 @@ def read_voc(cfg: VocDataset, source: Path) -> SourceData:
 
 def read_labels(path: Path) -> VocLabels | None:
     """The label file; None for XML of another kind. DataError names line and column, or object and field."""
-    root = _parse(path)
+    root = parse_xml(path)
     if root.tag != "annotation":
         return None
     width, height = (_real(root, f"size/{key}", path) or 0.0 for key in ("width", "height"))
@@ -86,24 +85,6 @@ def read_labels(path: Path) -> VocLabels | None:
     objects = [_object(element, f"{path}: object {number}") for number, element in enumerate(root.findall("object"), 1)]
     stated = PurePosixPath((root.findtext("filename") or "").strip().replace("\\", "/")).name
     return VocLabels(stated, int(width), int(height), objects)
-
-
-def _parse(path: Path) -> Element:
-    todo = "repair or remove the file"
-    try:
-        root: Element | None = parse(path).getroot()
-    except ParseError as error:
-        line, column = error.position
-        raise DataError(
-            f"{path}: line {line}, column {column + 1}", f"not valid XML ({str(error).split(':')[0]})", todo
-        ) from error
-    except (ValueError, LookupError) as error:  # entities, which can blow up or read files; unknown encodings
-        raise DataError(path, f"not acceptable XML ({error})", "save it as plain UTF-8 without entities") from error
-    except OSError as error:
-        raise DataError(path, f"cannot be read: {error.strerror}") from error
-    if root is None:
-        raise DataError(path, "holds no XML element", todo)
-    return root
 
 
 def _object(element: Element, place: str) -> VocObject:

@@ -5,6 +5,7 @@ machine's. Labels: `images/` in a picture's path read as `labels/`, else beside 
 Darknet's `obj.data` with `obj.names` is read as well. Without splits in the file the folders' names decide, as for VOC.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ import yaml
 from pipeline.data.config import YoloDataset
 from pipeline.data.dataset import Category, Split, labels_of
 from pipeline.data.formats.coco_json import annotation_table, image_table
-from pipeline.data.formats.yolo_txt import YoloObject, read_frame, read_labels, record
+from pipeline.data.formats.yolo_txt import LineKind, YoloObject, read_frame, read_labels, record
 from pipeline.data.sources import PICTURES, SourceData, SourceFiles, best_root, describe_unlisted, list_files
 from pipeline.data.splits import WORDS, split_named
 from pipeline.errors import DataError
@@ -37,6 +38,10 @@ class YoloInfo:
     """Per split, folders and lists as written; empty when the file names none."""
     path: str = ""
     """Where those start, as written."""
+    keypoints: tuple[str, ...] = ()
+    """Names of the keypoints of every class."""
+    lines: LineKind = field(default_factory=LineKind)
+    """What the label files' lines are."""
 
 
 @dataclass(slots=True)
@@ -54,13 +59,14 @@ def read_yolo(cfg: YoloDataset, source: Path) -> SourceData:
     info = choose_info(files, cfg.data)
     if not files.pictures:
         raise DataError(files.folder, "has no pictures", f"put them below the source folder ({', '.join(sorted(PICTURES))})")
-    categories = tuple(Category(number, name) for number, name in sorted(info.names.items()))
+    lines = info.lines if cfg.oriented is None else replace(info.lines, oriented=cfg.oriented)
+    categories = tuple(Category(number, name, keypoints=info.keypoints) for number, name in sorted(info.names.items()))
     listed, absent = _listed(info, files) if info.splits else _by_folder(files)
     finder = _LabelFinder(files, info)
     splits, used = {}, set()
     for name, (pictures, whole_folders) in listed.items():
         entries = finder.entries(name, pictures, whole_folders)
-        splits[name] = _split(name, entries, categories, cfg.upright, files.folder)
+        splits[name] = _split(name, entries, categories, cfg.upright, lines, files.folder)
         used |= {path for entry in entries for path in (entry.picture, entry.labels)}
     if not any(split.path(row).is_file() for split in splits.values() for row in range(len(split.images))):
         raise DataError(files.folder / info.file, "none of its splits' pictures is there", "put them below the source folder")
@@ -95,8 +101,6 @@ def _read_info(files: SourceFiles, path: PurePosixPath, chosen: bool) -> YoloInf
     content = _darknet(place) if path.suffix.lower() == ".data" else _yaml(place, chosen or path.stem == "data")
     if not isinstance(content, dict) or "names" not in content:
         return None
-    if content.get("kpt_shape"):
-        raise DataError(place, "kpt_shape: keypoints in YOLO labels are not supported", "export them as COCO, for dataset=coco")
     names = content["names"]
     if path.suffix.lower() == ".data":
         file = _nearest(str(names), (path.parent,), {*files.paths})
@@ -111,7 +115,26 @@ def _read_info(files: SourceFiles, path: PurePosixPath, chosen: bool) -> YoloInf
             if not all(isinstance(entry, str) for entry in entries):
                 raise DataError(place, f"{key}: must be a folder, a list of folders or a .txt list", f"is {str(value)[:80]!r}")
             splits.setdefault(_SPLIT_KEYS[key], []).extend(entries)
-    return YoloInfo(path, _names(names, place), splits, str(content.get("path") or ""))
+    keypoints, lines = _lines_of(content, place)
+    return YoloInfo(path, _names(names, place), splits, str(content.get("path") or ""), keypoints, lines)
+
+
+def _lines_of(content: dict[str, Any], place: Path) -> tuple[tuple[str, ...], LineKind]:
+    """Names of the keypoints, and what the lines are, by `kpt_shape`, `kpt_names` and `task`."""
+    oriented = str(content.get("task") or "").lower() == "obb"
+    shape = content.get("kpt_shape")
+    if not shape:
+        return (), LineKind(oriented=oriented)
+    whole = isinstance(shape, list) and len(shape) == 2 and all(type(number) is int for number in shape)
+    if not whole or not 0 < shape[0] <= 10_000 or shape[1] not in (2, 3):
+        wrong = f"kpt_shape: must be [number of keypoints, 2 or 3], is {str(shape)[:40]!r}"
+        raise DataError(place, wrong, "such as kpt_shape: [17, 3]")
+    names = content.get("kpt_names")
+    if isinstance(names, dict):  # one list per class; a dataset of one skeleton has one
+        names = next(iter(names.values()), None)
+    if not isinstance(names, list) or len(names) != shape[0]:
+        names = [f"point {number}" for number in range(1, shape[0] + 1)]
+    return tuple(map(str, names)), LineKind(shape[0], shape[1])
 
 
 def _yaml(place: Path, must_read: bool) -> Any:
@@ -146,8 +169,9 @@ def _names(value: object, place: Path) -> dict[int, str]:
         raise DataError(place, "names: must be a list of class names, or a mapping of number to name", _TODO)
     names: dict[int, str] = {}
     for key, name in pairs:
-        number = int(key) if isinstance(key, int) or (isinstance(key, str) and key.isascii() and key.isdigit()) else -1
-        if number < 0 or isinstance(key, bool) or not isinstance(name, str | int | float) or not str(name).strip():
+        digits = isinstance(key, str) and re.fullmatch(r"[0-9]{1,11}", key)
+        number = int(key) if isinstance(key, int) or digits else -1
+        if not 0 <= number < 2**31 or isinstance(key, bool) or not isinstance(name, str | int | float) or not str(name).strip():
             raise DataError(place, f"names: {str(key)[:40]!r}: {str(name)[:40]!r} is not a class number with a name")
         names[number] = str(name).strip()
     return names
@@ -323,18 +347,20 @@ def _swapped(folder: PurePosixPath) -> PurePosixPath | None:
 # -- columns --
 
 
-def _split(name: str, entries: list[YoloEntry], categories: tuple[Category, ...], upright: bool, source: Path) -> Split:
+def _split(
+    name: str, entries: list[YoloEntry], categories: tuple[Category, ...], upright: bool, lines: LineKind, source: Path
+) -> Split:
     """The split's columns, by way of the records that COCO would have; image ids count from 1 in name order."""
     entries = sorted(entries, key=lambda entry: entry.picture.as_posix())
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, entry in enumerate(entries, 1):
         frame = read_frame(source / entry.picture, upright)
-        things: list[YoloObject] = read_labels(source / entry.labels) if entry.labels else []
+        things: list[YoloObject] = read_labels(source / entry.labels, lines) if entry.labels else []
         image = {"id": number, "file_name": entry.picture.as_posix(), "width": frame.width, "height": frame.height}
         images.append(image | ({} if entry.labels else {"unlabelled": 1}))
         for thing in things:
-            annotations.append({"id": len(annotations) + 1, "image_id": number} | record(thing, frame))
+            annotations.append({"id": len(annotations) + 1, "image_id": number} | record(thing, frame, lines))
     table = image_table(images, source)
     columns = annotation_table(annotations, table, source)
     columns = replace(columns, label_A=labels_of(columns.category_A, [category.id for category in categories]))
