@@ -42,12 +42,13 @@ def pruned(mask: Mask) -> Mask:
 
 def usable(polygon: Polygon) -> bool:
     """Whether a rasteriser can make pixels of it."""
-    from pipeline.labels.outlines import first_crossing
+    from pipeline.labels.outlines import first_crossing, flat
 
     if len(polygon) < 3 or not np.isfinite(polygon).all():
         return False
+    points_P2 = np.ascontiguousarray(polygon, np.float64)
     # A bow tie's two halves cancel in the formula, not in the picture.
-    return area_of(polygon) > 0 or first_crossing(np.ascontiguousarray(polygon, np.float64), -1.0)[0] >= 0
+    return not flat(points_P2) and (area_of(polygon) > 0 or first_crossing(points_P2, -1.0)[0] >= 0)
 
 
 def area_of(polygon: Polygon) -> float:

@@ -11,7 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 BUDGET = 20_000_000
-"""Pairs of edges that are compared in one polygon; crossings beyond are not looked for."""
+"""Edges that are compared or measured in one polygon; crossings beyond are not looked for."""
+LARGEST_SHARE = 0.5
+"""No loop is more than half of the two that a crossing makes."""
+FLAT = 1e-9
+"""A polygon is flat when no point is further from one line than this share of its size and place: what rounding leaves."""
 FEW = 64
 """Polygons with at most so many points are compared edge by edge without sorting."""
 LONGEST_RUN = 2**40
@@ -66,9 +70,22 @@ def _neighbours(points_P2: Real, i: int, j: int) -> bool:
 @jit
 def first_crossing(points_P2: Real, least: float) -> tuple[int, int, float]:
     """(i, j, share of the loop) of the first two edges i < j that cut off more than the share `least`; (-1, -1, 0) for none."""
+    return _crossing(points_P2, least, least)
+
+
+@jit
+def greatest_loop(points_P2: Real, least: float) -> float:
+    """The greatest share above `least` that two edges cut off; 0 for none."""
+    return _crossing(points_P2, least, LARGEST_SHARE)[2]
+
+
+@jit
+def _crossing(points_P2: Real, least: float, enough: float) -> tuple[int, int, float]:
+    """Of the crossings that cut off more than `least`: the first above `enough`, or else the one with the greatest loop."""
     count = len(points_P2)
     if count > FEW:
-        return _first_of_many(points_P2, least)
+        return _crossing_of_many(points_P2, least, enough)
+    best, share_of_best = (-1, -1), least
     for i in range(count - 2):
         low, high = points_P2[i, 0], points_P2[i + 1, 0]
         if low > high:
@@ -79,13 +96,15 @@ def first_crossing(points_P2: Real, least: float) -> tuple[int, int, float]:
                 continue
             if _cut(points_P2, i, j):
                 share = _loop(points_P2, i, j)
-                if share > least:
-                    return i, j, share
-    return -1, -1, 0.0
+                if share > share_of_best:
+                    best, share_of_best = (i, j), share
+                    if share > enough:
+                        return i, j, share
+    return best[0], best[1], share_of_best if best[0] >= 0 else 0.0
 
 
 @jit
-def _first_of_many(points_P2: Real, least: float) -> tuple[int, int, float]:
+def _crossing_of_many(points_P2: Real, least: float, enough: float) -> tuple[int, int, float]:
     """The same, with the edges sorted along x: no edge is compared with one that begins behind its end."""
     count = len(points_P2)
     low, high = np.empty(count), np.empty(count)
@@ -93,22 +112,25 @@ def _first_of_many(points_P2: Real, least: float) -> tuple[int, int, float]:
         x, after = points_P2[k, 0], points_P2[(k + 1) % count, 0]
         low[k], high[k] = min(x, after), max(x, after)
     order = np.argsort(low)
-    compared = 0
+    compared, best, share_of_best = 0, (-1, -1), least
     for place in range(count):
         one = order[place]
         for later in range(place + 1, count):
             other = order[later]
             compared += 1
-            if low[other] > high[one]:
+            if low[other] > high[one] or compared > BUDGET:
                 break
             i, j = min(one, other), max(one, other)
             if not _neighbours(points_P2, i, j) and _cut(points_P2, i, j):
+                compared += count  # measuring a loop looks at every edge
                 share = _loop(points_P2, i, j)
-                if share > least:
-                    return i, j, share
+                if share > share_of_best:
+                    best, share_of_best = (i, j), share
+                    if share > enough:
+                        return i, j, share
         if compared > BUDGET:
             break
-    return -1, -1, 0.0
+    return best[0], best[1], share_of_best if best[0] >= 0 else 0.0
 
 
 @jit
@@ -137,6 +159,22 @@ def _holds(points_P2: Real, x: float, y: float) -> bool:
             inside = not inside
         before = k
     return inside
+
+
+@jit
+def flat(points_P2: Real) -> bool:
+    """Whether all points lie on one line, but for rounding: such a polygon has no inside, whatever its formula's last digits."""
+    far, length = 0.0, 0.0
+    end = points_P2[0]
+    for k in range(len(points_P2)):
+        away = np.sqrt((points_P2[k, 0] - points_P2[0, 0]) ** 2 + (points_P2[k, 1] - points_P2[0, 1]) ** 2)
+        if away > far:
+            far, end = away, points_P2[k]
+        length = max(length, abs(points_P2[k, 0]), abs(points_P2[k, 1]))
+    for k in range(len(points_P2)):  # noqa: SIM110
+        if abs(_turn(points_P2[0], end, points_P2[k])) > FLAT * far * max(far, length):
+            return False
+    return True
 
 
 @jit
@@ -185,14 +223,16 @@ def measure_polygons(
                 around += np.sqrt((x - px) ** 2 + (y - py) ** 2)
                 x1, y1, x2, y2 = min(x1, x), min(y1, y), max(x2, x), max(y2, y)
                 before = k
-            area[a] += abs(twice) / 2
+            solid = not flat(points)
+            area[a] += abs(twice) / 2 if solid else 0.0
             length[a] += around
             part_box[q] = x1, y1, x2, y2
             if box[a, 0] != box[a, 0]:
                 box[a] = part_box[q]
             else:
                 box[a] = min(box[a, 0], x1), min(box[a, 1], y1), max(box[a, 2], x2), max(box[a, 3], y2)
-            loop[a] = max(loop[a], first_crossing(points, least)[2])
+            if solid:
+                loop[a] = max(loop[a], greatest_loop(points, least))
             for p in range(annotation_starts[a], q):
                 compared += len(points)
                 if compared > BUDGET or hole[a]:
