@@ -19,6 +19,7 @@ STAGES = ("ingest", "validate", "train", "evaluate", "quantize", "export")
 COMMANDS = {
     "config": "write params.yaml from conf/ and overrides; --check fails when it is stale, --source lists a remote source anew",
     "advise": "what to train on this dataset, with reasons and the overrides to copy",
+    "suspects": "labels that the detector contradicts: overlooked, badly located, of the wrong class",
     "zoo": "a public Detectron2 YAML config as a file of conf/model",
     "convert": "labels and pictures of one format as another, and what that loses; --help lists the formats",
     "predict": "run the exported detector on pictures; --help lists its options",

@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError, UserError, did_you_mean
 from pipeline.evaluation.config import EvaluateConfig
 from pipeline.field_errors import field_error
 from pipeline.files import digest_bytes, digest_file, read_json, write_atomically, write_json
-from pipeline.labels.config import ValidateConfig
+from pipeline.labels.config import SuspectsConfig, ValidateConfig
 from pipeline.layout import Layout
 from pipeline.overrides import combinations, merged, quoted
 from pipeline.provenance import flat
@@ -52,6 +52,7 @@ class Settings:
     tracking: TrackingConfig
     storage: StorageConfig
     advise: AdviseConfig
+    suspects: SuspectsConfig
 
     def __post_init__(self) -> None:
         if self.seed < 0:

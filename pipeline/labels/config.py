@@ -67,3 +67,42 @@ class ValidateConfig:
         for code in CHECKS:
             if code not in self.severity:
                 raise ConfigError(f"validate.severity.{code}", None, "is missing: give it a severity in conf/validate/")
+
+
+@schema
+class SuspectsConfig:
+    """What `python -m pipeline suspects` compares, and from when on a detection contradicts a label."""
+
+    split: str
+    """The split of data/validated whose labels the trained detector judges: one that it was not trained on. Without folds."""
+    folds: int
+    """0: the trained detector judges `split`. 2 or more: all pictures of all splits are parted into so many, and a detector that
+    is trained on the other parts judges each."""
+    agree_iou: float
+    """A detection of a label's class from this IoU on confirms it; a label that only worse ones overlap is badly located."""
+    class_iou: float
+    """A detection of another class contradicts the class of a label from this IoU on."""
+    apart_iou: float
+    """Boxes that overlap by at most this IoU are of different objects: one may be overlooked beside the other's label."""
+    overlooked_score: float
+    """Least score of a detection for an overlooked object."""
+    location_score: float
+    """A detection above this score tells that a box is badly located."""
+    class_score: float
+    """A detection above this score tells that a class is wrong."""
+    pictures: int
+    """Most pictures that reports/suspects/index.html shows per code, the surest; findings.json always holds everything."""
+    rows: int
+    """Most rows of its table."""
+
+    def __post_init__(self) -> None:
+        if self.folds < 0 or self.folds == 1:
+            raise ConfigError("suspects.folds", self.folds, "must be 0 (the trained detector) or 2 and more; 5 is usual")
+        if not 0 <= self.apart_iou < min(self.agree_iou, self.class_iou):
+            raise ConfigError("suspects.apart_iou", self.apart_iou, "must be at least 0 and below agree_iou and class_iou")
+        for name in ("agree_iou", "class_iou", "overlooked_score", "location_score", "class_score"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigError(f"suspects.{name}", getattr(self, name), "must lie between 0 and 1")
+        for name in ("pictures", "rows"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"suspects.{name}", getattr(self, name), "must be 0 or more")

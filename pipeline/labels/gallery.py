@@ -67,8 +67,8 @@ def _line(data: Columns, annotation: int, reason: str) -> str:
 def _draw(data: Columns, image_HW3: Pixels, rows: NDArray[np.int64], faulty: NDArray[np.int64]) -> Pixels:
     others = rows[~np.isin(rows, faulty)]
     boxes_D4 = np.concatenate([data.boxes_A4[others], data.boxes_A4[faulty]])
-    left, top, right, bottom = _view(data.boxes_A4[faulty], *image_HW3.shape[:2])
-    image_HW3 = _cut(image_HW3, left, top, right, bottom)
+    left, top, right, bottom = view(data.boxes_A4[faulty], *image_HW3.shape[:2])
+    image_HW3 = cut(image_HW3, left, top, right, bottom)
     height, width = image_HW3.shape[:2]
     boxes_D4 -= [left, top, left, top]
     boxes_D4[len(others) :] = _visible(boxes_D4[len(others) :].clip(0, [width, height] * 2), SMALLEST * max(height, width))
@@ -82,7 +82,7 @@ def _draw(data: Columns, image_HW3: Pixels, rows: NDArray[np.int64], faulty: NDA
     return draw_boxes(image_HW3, boxes_D4, [""] * len(boxes_D4), colours)
 
 
-def _view(boxes_D4: NDArray[np.float64], height: int, width: int) -> tuple[int, int, int, int]:
+def view(boxes_D4: NDArray[np.float64], height: int, width: int) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of what to show: `boxes_D4` with what is around them, or the whole picture for none.
 
     It reaches beyond the picture where a box does, by at most half of the picture.
@@ -101,7 +101,7 @@ def _view(boxes_D4: NDArray[np.float64], height: int, width: int) -> tuple[int, 
     return int(start[0]), int(start[1]), int(stop[0]), int(stop[1])
 
 
-def _cut(image_HW3: Pixels, left: int, top: int, right: int, bottom: int) -> Pixels:
+def cut(image_HW3: Pixels, left: int, top: int, right: int, bottom: int) -> Pixels:
     """That part of the picture; OUTSIDE where there is none."""
     height, width = image_HW3.shape[:2]
     part_HW3 = np.full((bottom - top, right - left, 3), OUTSIDE, np.uint8)
