@@ -317,8 +317,9 @@ def _keypoint_column(keypoints: dict[int, list[float]], count: int) -> NDArray[n
     if not keypoints:
         return None
     column = np.full((count, max(len(values) for values in keypoints.values()) // 3 * 3), np.nan, np.float32)
-    for row, values in keypoints.items():
-        column[row, : len(values)] = values
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, and a finding
+        for row, values in keypoints.items():
+            column[row, : len(values)] = values
     return column.reshape(count, -1, 3)
 
 
