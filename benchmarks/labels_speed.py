@@ -125,7 +125,7 @@ def inspections(dataset: Dataset) -> dict[str, list[Inspection]]:
                 SIDE,
                 f"{name}{row}",
                 "",
-                Look("RGB", 1, 1, light[row], 50.0, 900.0, 0.0, 0.0, hashes[row].tobytes()),
+                Look("RGB", 1, 1, light[row], 50.0, 900.0, 0.0, 0.0, hashes[row].tobytes(), hashes[row].tobytes(), False, True),
             )
             for row in range(len(one.images))
         ]

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.labels.check import Check
 from pipeline.labels.columns import Columns, Findings
-from pipeline.labels.looks import Look
+from pipeline.labels.looks import GREY, Look
 
 TURNS = {
     2: "mirrored",
@@ -18,8 +18,6 @@ TURNS = {
     8: "turned by 270°",
 }
 
-GREY = ("L", "LA", "1", "I", "I;16", "F")
-"""Pillow's pixel formats without colour."""
 SOFT = 0.25
 """A picture with more than this share of the dataset's median sharpness is not blurred, however soft all of them are."""
 
@@ -52,7 +50,7 @@ class DeepPicture(LookCheck):
     code = "image-deep"
 
     def says(self, look: Look) -> str | None:
-        return f"pixels of mode {look.mode}" if look.mode.startswith(("I", "F")) else None
+        return f"more than 8 bits a channel, read as mode {look.mode}" if look.deep else None
 
 
 class PrintPicture(LookCheck):
@@ -79,10 +77,12 @@ class GreyPicture(Check):
     code = "image-grey"
 
     def find(self, data: Columns) -> Findings:
-        known = [(row, look.mode in GREY) for row, look in enumerate(data.looks) if look is not None]
-        rows = [row for row, grey in known if grey]
-        rows = rows if 2 * len(rows) < len(known) else []
-        return data.on_pictures(self, np.array(rows, np.int64), "stored in grey")
+        known = [(row, look) for row, look in enumerate(data.looks) if look is not None]
+        real = self.limits.flat_contrast  # below it, there is nothing that could have a colour
+        grey = [(row, look) for row, look in known if look.mode in GREY or (not look.coloured and look.contrast >= real)]
+        grey = grey if 2 * len(grey) < len(known) else []
+        how = ["stored in grey" if look.mode in GREY else f"stored as {look.mode}, without colour" for _, look in grey]
+        return data.on_pictures(self, np.array([row for row, _ in grey], np.int64), "{how}", how=how)
 
 
 class FlatPicture(LookCheck):

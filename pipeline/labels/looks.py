@@ -12,6 +12,10 @@ LONGEST = 512
 """Pixels of the longer side of the picture that light and sharpness are measured on: sharpness depends on scale."""
 ORIENTATION = 0x0112
 """EXIF's number for how a picture is to be turned."""
+GREY = ("L", "LA", "1", "I", "I;16", "F")
+"""Pillow's pixel formats without colour."""
+COLOURLESS = 3
+"""Levels that the channels of a pixel without colour may differ by: JPEG's conversion rounds."""
 DARK, BRIGHT = 5, 250
 """Grey levels up to which, and from which on, a pixel is at the end of the scale."""
 LEVELS = np.arange(256, dtype=np.float64)
@@ -40,15 +44,23 @@ class Look(NamedTuple):
     """Share of the pixels at the bright end."""
     digest: bytes
     """Perceptual hash: which of the low frequencies lie above their median (Zauner 2010)."""
+    mirrored: bytes
+    """The hash of the picture's mirror image."""
+    deep: bool
+    """The file has more than 8 bits a channel, whatever Pillow made of them."""
+    coloured: bool
+    """Any pixel has a colour, beyond what JPEG makes of grey."""
 
 
 def look_at(picture: Image.Image) -> Look:
-    """Measures of a decoded picture. Raises what Pillow raises for one that cannot be turned into grey levels."""
+    """Measures of an opened picture, which is decoded. Raises what Pillow raises for one that is damaged or of no known form."""
     import cv2
 
+    deep = picture.mode.startswith(("I", "F")) or ";16" in str(picture.tile)  # known before the pixels are read
+    picture.load()
     mode, frames = picture.mode, int(getattr(picture, "n_frames", 1))
     orientation = picture.getexif().get(ORIENTATION, 1)
-    grey_HW = grey_levels(picture)
+    grey_HW, coloured = grey_levels(picture), _is_coloured(picture)
     scale = LONGEST / max(grey_HW.shape)
     if scale < 1:
         size = max(1, round(grey_HW.shape[1] * scale)), max(1, round(grey_HW.shape[0] * scale))
@@ -65,7 +77,19 @@ def look_at(picture: Image.Image) -> Look:
         dark=float(share_L[: DARK + 1].sum()),
         bright=float(share_L[BRIGHT:].sum()),
         digest=perceptual_hash(grey_HW),
+        mirrored=perceptual_hash(np.ascontiguousarray(grey_HW[:, ::-1])),
+        deep=deep,
+        coloured=coloured,
     )
+
+
+def _is_coloured(picture: Image.Image) -> bool:
+    """Whether the channels differ anywhere on a coarse grid of pixels."""
+    if picture.mode in GREY:
+        return False
+    step = max(1, max(picture.size) // LONGEST)
+    rgb_HW3 = np.asarray(picture.convert("RGB"))[::step, ::step].astype(np.int16)
+    return bool(np.ptp(rgb_HW3, axis=2).max(initial=0) > COLOURLESS)
 
 
 def _sharpness(grey_HW: NDArray[np.uint8]) -> float:

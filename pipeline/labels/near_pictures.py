@@ -27,13 +27,17 @@ class NearRepeat(Check):
 
 
 def near_pictures(data: Columns, bits: int, flat: float) -> NDArray[np.int64]:
-    """Pairs of rows [P, 2], first < second, whose hashes differ in at most `bits` bits; files with equal bytes, and pictures of a
-    contrast below `flat`, whose hash is noise, are left out."""
+    """Pairs of rows [P, 2], first < second, whose hashes, or one's and the other's mirror image's, differ in `bits` at most.
+
+    Files with equal bytes, and pictures of a contrast below `flat`, whose hash is noise, are left out.
+    """
     rows = np.array([row for row, look in enumerate(data.looks) if look is not None and look.contrast >= flat], np.int64)
     if len(rows) < 2:
         return np.zeros((0, 2), np.int64)
-    hashes = np.stack([np.frombuffer(data.looks[row].digest, np.uint8) for row in rows.tolist()])
-    pairs = rows[near_pairs(hashes, bits)]
+    looks = [data.looks[row] for row in rows.tolist()]
+    hashes = [np.frombuffer(one, np.uint8) for one in (*(look.digest for look in looks), *(look.mirrored for look in looks))]
+    places = near_pairs(np.stack(hashes), bits) % len(rows)
+    pairs = rows[np.unique(np.sort(places[places[:, 0] != places[:, 1]], axis=1), axis=0)]
     different: NDArray[np.int64] = pairs[data.digests_I[pairs[:, 0]] != data.digests_I[pairs[:, 1]]]
     return different
 

@@ -103,7 +103,6 @@ def inspect_picture(path: Path, max_pixels: int) -> Inspection:
             width, height = picture.size
             if width * height > max_pixels:
                 return Inspection(State.TOO_LARGE, width, height, digest, f"{width} x {height} pixels")
-            picture.load()
             look = look_at(picture)
             if picture.format == "PNG":
                 _verify(path)

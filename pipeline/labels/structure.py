@@ -1,6 +1,7 @@
 """Checks of structure: ids and names, annotations to pictures and classes, classes to splits."""
 
 import re
+import unicodedata
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,9 @@ from numpy.typing import NDArray
 from pipeline.data.dataset import Category
 from pipeline.labels.check import Check, Fix
 from pipeline.labels.columns import Columns, Findings
+
+UNSEEN = ("Cc", "Cf", "Pd")
+"""Unicode's kinds of characters that names may differ in unnoticed: controls, formats such as joiners, dashes."""
 
 
 class OrphanAnnotation(Check):
@@ -138,13 +142,15 @@ class RepeatedClassName(Check):
 
 
 class AlikeClassNames(Check):
-    """Class names that differ only in case, blanks, dashes or underscores: most likely one class, written in two ways."""
+    """Class names that differ only in case, blanks, dashes, unseen characters or a plural's s: most likely one class."""
 
     code = "class-name-alike"
 
     def find(self, data: Columns) -> Findings:
         def key(name: str) -> str:
-            return re.sub(r"[\s_-]+", "", name).casefold()
+            plain = "".join(one for one in unicodedata.normalize("NFKC", name) if unicodedata.category(one) not in UNSEEN)
+            bare = re.sub(r"[\s_-]+", "", plain).casefold()
+            return bare[:-1] if len(bare) > 3 and bare.endswith("s") and not bare.endswith("ss") else bare
 
         return data.on_dataset(self, _alike(data, key, lambda first, second: first.name != second.name))
 

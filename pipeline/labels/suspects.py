@@ -25,6 +25,10 @@ ALPHA = 1.0
 """Share of IoU in cleanlab's similarity of boxes; the rest would be exp(-0.1 per pixel of distance)."""
 CLASSES = 4
 """Least classes that cleanlab 2.9 may be given: it takes some lists of three for another form of predictions."""
+BARELY_4 = np.array([0.0, 0, 1000, 1000])
+BARELY_APART = [np.array([[999.0, 999, 1999, 1999, 0.9]]), *(np.zeros((0, 5)) for _ in range(CLASSES - 1))]
+"""A picture with a label and a detection that hardly touch. cleanlab lifts every score to the smallest overlap in all that it is
+given together: without this one, the suspects of a small dataset would hide each other."""
 INSIDE = 0.5
 """A detection that lies in a crowd by this share of its area says nothing, as in COCO's evaluation."""
 
@@ -117,8 +121,11 @@ def find_suspects(labels: Labels, found: Found, cfg: SuspectsConfig) -> list[Sus
     if not given:
         return []
     asked: dict[str, Any] = {
-        "labels": [_as_labels(contest, labels, found) for contest in given],
-        "predictions": [_as_predictions(contest, labels, found) for contest in given],
+        "labels": [
+            *(_as_labels(contest, labels, found) for contest in given),
+            {"bboxes": BARELY_4[None], "labels": np.zeros(1, int)},
+        ],
+        "predictions": [*(_as_predictions(contest, labels, found) for contest in given), BARELY_APART],
         "alpha": ALPHA,
     }
     overlooked = rank.compute_overlooked_box_scores(high_probability_threshold=cfg.overlooked_score, **asked)
@@ -127,7 +134,7 @@ def find_suspects(labels: Labels, found: Found, cfg: SuspectsConfig) -> list[Sus
         high_probability_threshold=cfg.class_score, overlapping_label_check=False, **asked
     )  # two labels of one place are a finding of validate, without any detector
     suspects: list[Suspect] = []
-    for contest, *scores in zip(given, overlooked, location, classes, strict=True):
+    for contest, *scores in zip(given, overlooked[:-1], location[:-1], classes[:-1], strict=True):
         suspects += _judged(contest, labels, found, cfg, *scores)
     return sorted(suspects, key=lambda one: (-one.sure, one.image, one.label, one.detection))
 

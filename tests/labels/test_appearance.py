@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
@@ -29,6 +30,11 @@ def deep(path: Path) -> None:
     Image.fromarray(values).save(path)
 
 
+def deep_colours(path: Path) -> None:
+    values = np.random.default_rng(1).integers(0, 65535, (80, 100, 3)).astype(np.uint16)
+    assert cv2.imwrite(str(path), values)
+
+
 def animated(path: Path) -> None:
     first = Image.open(path).convert("RGB")
     first.save(path, save_all=True, append_images=[first.rotate(90), first.rotate(180)])
@@ -50,6 +56,8 @@ ODD: list[tuple[str, Callable[[Path], None], str]] = [
     ("image-cmyk", save(lambda picture: picture.convert("CMYK"), format="JPEG"), "pixels of mode CMYK"),
     ("image-animated", animated, "3 frames"),
     ("image-grey", save(lambda picture: picture.convert("L")), "stored in grey"),
+    ("image-grey", save(lambda picture: picture.convert("L").convert("RGB"), format="JPEG"), "stored as RGB, without colour"),
+    ("image-deep", deep_colours, "more than 8 bits a channel, read as mode RGB"),
     ("image-near-empty", save(lambda picture: picture.point(lambda level: 120 + level // 64)), "its grey levels deviate by "),
     ("image-blurred", save(lambda picture: picture.filter(ImageFilter.GaussianBlur(3))), "sharpness "),
     ("image-overexposed", save(half(255)), "60% of the pixels are white"),
@@ -107,6 +115,7 @@ COPIES = {
     "compressed": lambda picture, path: picture.save(path, "JPEG", quality=60),
     "scaled": lambda picture, path: picture.resize((200, 160)).save(path),
     "brighter": lambda picture, path: picture.point(lambda level: min(255, level * 1.1 + 5)).save(path),
+    "mirrored": lambda picture, path: picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path),
     "a pixel aside": lambda picture, path: picture.transform(picture.size, Image.Transform.AFFINE, (1, 0, 1, 0, 1, 0)).save(path),
 }
 

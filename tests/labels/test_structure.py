@@ -91,6 +91,9 @@ def test_label_without_area(planted: Planted) -> None:
         ("class-name-repeated", ["cat", "cat"]),
         ("class-name-alike", ["traffic light", "Traffic_Light"]),
         ("class-name-alike", ["cat", "cat "]),
+        ("class-name-alike", ["red cell", "red cells"]),
+        ("class-name-alike", ["cat", "ca\u200bt"]),
+        ("class-name-alike", ["T\u2013shirt", "t-shirt"]),
     ],
 )
 def test_names_of_classes(planted: Planted, code: str, names: list[str]) -> None:
