@@ -108,6 +108,8 @@ def run_line(place: Workspace) -> Summary:
                 run.tags({"result.commit": commit, "result.branch": place.branch})
     summary = summarise(layout, place.config.tracking, run.run_id if run else None, nothing_to_do=False, branch=place.branch)
     create_markdown_artifact(summary.markdown(), key="where-to-look", description="Figures of this run and where its results are")
+    if summary.findings:
+        create_table_artifact(summary.findings, key="label-findings", description="What the label checks found, before fixes")
     if summary.classes:
         create_table_artifact(summary.classes, key="ap-per-class", description="Box AP per class on the validation split")
     return summary

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.labels.checks import CHECKS
 from pipeline.layout import Layout, home
 from pipeline.tracking import TrackingConfig
 
@@ -24,6 +25,8 @@ class Summary:
     """Rows of AP per class, one column per backend."""
     places: Mapping[str, str]
     """What to look at: label -> path or command."""
+    findings: list[dict[str, Any]]
+    """What the label checks found: a row per code."""
 
     def text(self) -> str:
         """Plain lines."""
@@ -50,7 +53,18 @@ def summarise(
             if figure in parity.get(backend, {}):
                 figures[f"{HEADLINES[figure]}, {backend} file"] = float(parity[backend][figure])
     title = "Nothing to do: everything is up to date" if nothing_to_do else "The line is done"
-    return Summary(title, figures, _classes(metrics, parity), _places(layout, config, run_id, branch))
+    findings = _findings(_read(layout.reports("validate") / "metrics.json"))
+    return Summary(title, figures, _classes(metrics, parity), _places(layout, config, run_id, branch), findings)
+
+
+def _findings(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The codes in the order of the checks."""
+    prefix = "validate/findings/"
+    return [
+        {"code": code, "findings": int(metrics[prefix + code]), "what it is": check.explanation()}
+        for code, check in CHECKS.items()
+        if metrics.get(prefix + code)
+    ]
 
 
 def _classes(metrics: Mapping[str, Any], parity: Mapping[str, Any]) -> list[dict[str, Any]]:

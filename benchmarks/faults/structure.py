@@ -179,6 +179,15 @@ def id_gap(draft: Draft) -> list[Place]:
     return [Place("a gap", says="no class")]
 
 
+@planter("class-count-differs", "bccd", "a number of classes stated that is 1 to 20 more or fewer than are named", 10)
+def other_count(draft: Draft) -> list[Place]:
+    named = len(draft.info["categories"])
+    draft.info["stated_classes"] = max(1, named + int(draft.rng.integers(1, 21)) * int(draft.rng.choice([-1, 1])))
+    if draft.info["stated_classes"] == named:
+        draft.info["stated_classes"] += 1
+    return [Place("another number", says=f"states {draft.info['stated_classes']}")]
+
+
 @planter("label-file-unused", BCCD, "of a VOC folder: 1 to 20 pictures lost, from the lists too, their label files left", 6)
 def unused_label_file(draft: Draft) -> list[Place]:
     names = sorted(path.stem for path in (voc_source() / "BCCD/Annotations").glob("*.xml"))

@@ -61,6 +61,8 @@ class DatasetInfo:
     """Per split: images, annotations, missing (pictures that are not there)."""
     unlisted: tuple[str, ...] = ()
     """Pictures or label files of the source that belong to no split: left out, never unsaid."""
+    stated_classes: int | None = None
+    """Number of classes that the source states beside their names, where it is another than theirs."""
     digest: str = ""
     """Over labels, maps and picture bytes; set by `write_dataset`."""
     stuff: tuple[Category, ...] = ()
@@ -287,6 +289,7 @@ def _read_info(path: Path) -> DatasetInfo:
             tasks=tuple(content["tasks"]),
             counts=content["splits"],
             unlisted=tuple(content["unlisted"]),
+            stated_classes=content.get("stated_classes"),
             digest=content["digest"],
             stuff=parse_categories(content.get("stuff", []), path),
             semantic=tuple(content.get("semantic", [])),
@@ -309,6 +312,8 @@ def _write_info(path: Path, info: DatasetInfo) -> None:
         "unlisted": list(info.unlisted),
         "digest": info.digest,
     }
+    if info.stated_classes is not None:
+        content["stated_classes"] = info.stated_classes
     if info.stuff:
         content["stuff"] = [category.as_json() for category in info.stuff]
     if info.semantic:

@@ -48,6 +48,8 @@ class SourceData:
     """The source's own splits by name ("train", "val", "test", "trainval"), or one named "all"."""
     unlisted: tuple[str, ...]
     """Pictures and label files that belong to none of the splits."""
+    stated_classes: int | None = None
+    """Number of classes that the source states beside their names, where it is another than theirs."""
 
 
 @contextmanager

@@ -31,6 +31,7 @@ CHECKS: dict[str, type[Check]] = {
         structure.RepeatedClassName,
         structure.AlikeClassNames,
         structure.ClassIdGap,
+        structure.ClassCount,
         structure.LabelsWithoutPicture,
         boxes.NotFiniteBox,
         boxes.MissingBox,

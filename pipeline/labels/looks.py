@@ -56,7 +56,7 @@ def look_at(picture: Image.Image) -> Look:
     """Measures of an opened picture, which is decoded. Raises what Pillow raises for one that is damaged or of no known form."""
     import cv2
 
-    deep = picture.mode.startswith(("I", "F")) or ";16" in str(picture.tile)  # known before the pixels are read
+    deep = picture.mode.startswith(("I", "F")) or ";16" in str(getattr(picture, "tile", ""))  # known before the pixels are read
     picture.load()
     mode, frames = picture.mode, int(getattr(picture, "n_frames", 1))
     orientation = picture.getexif().get(ORIENTATION, 1)

@@ -171,6 +171,17 @@ class ClassIdGap(Check):
         )
 
 
+class ClassCount(Check):
+    """Another number of classes stated than named: the list of names is of another version, so any name may be a wrong one."""
+
+    code = "class-count-differs"
+
+    def find(self, data: Columns) -> Findings:
+        stated, named = data.dataset.info.stated_classes, len(data.dataset.classes)
+        wrong = stated is not None and stated != named
+        return data.on_dataset(self, [f"the source states {stated} classes and names {named}"] if wrong else [])
+
+
 class LabelsWithoutPicture(Check):
     """Label files of the source that belong to no picture: a picture was lost or renamed, its labels teach nothing."""
 

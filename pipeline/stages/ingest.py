@@ -50,10 +50,16 @@ def read_source(cfg: FormatDataset, seed: int, source: Path) -> Dataset:
         split.annotations = split.annotations.renumbered()
     dense = any(split.annotations.dense is not None for split in splits.values())
     title = source_title(cfg.kind, cfg.source)
-    return Dataset(
-        DatasetInfo(found.categories, title, splitting, cfg.licence, unlisted=found.unlisted, surface=BODY if dense else None),
-        splits,
+    info = DatasetInfo(
+        found.categories,
+        title,
+        splitting,
+        cfg.licence,
+        unlisted=found.unlisted,
+        stated_classes=found.stated_classes,
+        surface=BODY if dense else None,
     )
+    return Dataset(info, splits)
 
 
 def require_content(splits: dict[str, Split], place: str) -> None:

@@ -42,6 +42,11 @@ def yolo(folder: Path, *, train: str = "images/train", val: str = "images/val", 
     return folder
 
 
+@pytest.mark.parametrize(("more", "stated"), [("nc: 80", 80), ("nc: 3", None), ("", None), ("nc: three", None)])
+def test_a_number_of_classes_that_is_not_that_of_the_names_is_kept(ingest: Ingest, tmp_path: Path, more: str, stated: int | None):
+    assert open_dataset(ingest("yolo", yolo(tmp_path / "set", more=more))).info.stated_classes == stated
+
+
 def boxes(dataset: Dataset, split: str = "train", row: int = 0) -> list[list[float]]:
     found = dataset.split(split)
     return found.annotations.boxes_A4[found.rows_of(row)].tolist()

@@ -62,10 +62,14 @@ def test_summary_shows_figures_and_only_what_is_there(tmp_path):
     layout = Layout(tmp_path)
     write_json(layout.reports("evaluate") / "metrics.json", {"bbox/AP": 0.5, "bbox/AP50": 0.75, "bbox/AP/cell": 0.5})
     (layout.reports("evaluate") / "index.html").write_text("")
+    counts = {"validate/images": 4, "validate/findings/box-outside": 3, "validate/findings/box-sliver": 0}
+    write_json(layout.reports("validate") / "metrics.json", counts)
     write_json(layout.onnx / "deploy.json", {"parity": {"int8": {"bbox/AP": 0.49, "per_class": {"cell": 0.48}}}})
     summary = summarise(layout, config(), "abc", nothing_to_do=False)
     assert summary.figures == {"AP": 0.5, "AP50": 0.75, "AP, int8 file": 0.49}
     assert summary.classes == [{"class": "cell", "AP": 0.5, "int8": 0.48}]
+    assert [(row["code"], row["findings"]) for row in summary.findings] == [("box-outside", 3)]
+    assert "nothing in it to learn" in summary.findings[0]["what it is"]
     assert summary.places["report of evaluate"] == "reports/evaluate/index.html"
     assert "ONNX file" not in summary.places
     assert summary.places["MLflow run"] == "abc"

@@ -25,6 +25,7 @@ class Planted:
 
     def __init__(self, folder: Path, pictures: dict[str, list[str]] | None = None) -> None:
         self.folder = folder
+        self.stated: int | None = None
         self.classes = [Category(i, name) for i, name in CLASSES.items()]
         self.unlisted: tuple[str, ...] = ()
         self.images: dict[str, list[dict[str, Any]]] = {}
@@ -61,7 +62,7 @@ class Planted:
 
     def dataset(self) -> Dataset:
         """As `open_dataset` would give it."""
-        info = DatasetInfo(tuple(self.classes), "planted", "by hand", unlisted=self.unlisted)
+        info = DatasetInfo(tuple(self.classes), "planted", "by hand", unlisted=self.unlisted, stated_classes=self.stated)
         splits = {}
         for name, images in self.images.items():
             images = sorted(images, key=lambda image: image["name"])

@@ -104,6 +104,15 @@ def test_names_of_classes(planted: Planted, code: str, names: list[str]) -> None
     assert [(f.code, f.reason) for f in found] == [(code, f"classes 3 {names[0]!r} and 7 {names[1]!r}")]
 
 
+def test_another_number_of_classes_is_stated_than_named(planted: Planted) -> None:
+    for stated in (None, len(planted.classes)):
+        planted.stated = stated
+        assert not planted.found("class-count-differs")
+    planted.stated = 80
+    named = len(planted.classes)
+    assert [f.reason for f in planted.found("class-count-differs")] == [f"the source states 80 classes and names {named}"]
+
+
 def test_gaps_between_class_ids(planted: Planted) -> None:
     assert [f.reason for f in planted.found("class-id-gap")] == ["3 ids between 3 and 7 are no class: 4, 5, 6"]
     planted.classes = [Category(3, "cat"), Category(4, "dog")]

@@ -110,8 +110,8 @@ def planted_scenes(scenes: tuple[Dataset, Found]) -> tuple[Dataset, list[Fault]]
 def test_planted_faults_are_found_and_few_right_labels_are_suspected(
     scenes: tuple[Dataset, Found], planted_scenes: tuple[Dataset, list[Fault]], cfg: SuspectsConfig
 ) -> None:
-    """The floors are just below what was measured: the detector misses a tenth, and is unsure of a fifth; where an overlooked object
-    lies half on a labelled one, it keeps silent."""
+    """The floors are just below what was measured. The detector misses a tenth and is unsure of a fifth; of an overlooked object
+    that lies half on a labelled one nothing is said."""
     faulty, faults = planted_scenes
     rows = {row.kind: row for row in compare(faults, listed(faulty, scenes[1], cfg), listed(*scenes, cfg))}
     assert {kind: row.planted for kind, row in rows.items()} == dict.fromkeys(Kind, 30)

@@ -42,6 +42,8 @@ class YoloInfo:
     """Names of the keypoints of every class."""
     lines: LineKind = field(default_factory=LineKind)
     """What the label files' lines are."""
+    stated: int | None = None
+    """Number of classes that the file states (`nc`, or Darknet's `classes`) beside their names."""
 
 
 @dataclass(slots=True)
@@ -71,7 +73,8 @@ def read_yolo(cfg: YoloDataset, source: Path) -> SourceData:
     if not any(split.path(row).is_file() for split in splits.values() for row in range(len(split.images))):
         raise DataError(files.folder / info.file, "none of its splits' pictures is there", "put them below the source folder")
     others = [path for path in files.pictures + finder.label_like if path not in used]
-    return SourceData(categories, splits, (*absent, *describe_unlisted(others)))
+    stated = info.stated if info.stated != len(categories) else None
+    return SourceData(categories, splits, (*absent, *describe_unlisted(others)), stated)
 
 
 # -- data.yaml --
@@ -116,7 +119,9 @@ def _read_info(files: SourceFiles, path: PurePosixPath, chosen: bool) -> YoloInf
                 raise DataError(place, f"{key}: must be a folder, a list of folders or a .txt list", f"is {str(value)[:80]!r}")
             splits.setdefault(_SPLIT_KEYS[key], []).extend(entries)
     keypoints, lines = _lines_of(content, place)
-    return YoloInfo(path, _names(names, place), splits, str(content.get("path") or ""), keypoints, lines)
+    count = content.get("nc", content.get("classes"))
+    stated = int(str(count)) if re.fullmatch(r" *[0-9]{1,9} *", str(count)) else None
+    return YoloInfo(path, _names(names, place), splits, str(content.get("path") or ""), keypoints, lines, stated)
 
 
 def _lines_of(content: dict[str, Any], place: Path) -> tuple[tuple[str, ...], LineKind]:
