@@ -20,6 +20,9 @@ Written by `python -m tests.label_checks`.
 `python -m pipeline validate` runs these over `data/dataset`. A severity is changed by `validate.severity.CODE=WORD`: error,
 warning, info or ignore. `validate.fix=safe` mends errors and whatever loses no label (in bold), `validate.fix=all` all that has
 a fix, `none` only reports. Every change is a line of `reports/validate/audit.json`, with the old and the new value.
+How many planted faults each of them finds in real data: [label-checks-measured.md](label-checks-measured.md).
+After training, `python -m pipeline suspects` compares the labels with the detector: `suspect-overlooked`, `suspect-location` and
+`suspect-class` in `reports/suspects`.
 """
 FIXES = "## Fixes\n"
 LIMITS = """## Limits
@@ -37,6 +40,50 @@ FAMILIES = {
 }
 
 
+ELSEWHERE_INTRODUCTION = """## Who else looks for it
+
+By the public documentation of the tools, read in November 2026: Datumaro's `validate` (its validators for detection and
+segmentation), panlabel's `validate`, CleanVision's issue types, FiftyOne Brain (exact and near duplicates, leaky splits,
+mistakenness), cleanlab's object-detection module. An empty cell means that its documentation does not name it; a tool's own view
+of the same fault may be narrower or wider than ours. Checks that none of them documents have no row.
+"""
+TOOLS = ("Datumaro", "panlabel", "CleanVision", "FiftyOne Brain", "cleanlab")
+D, P, C, F, L = TOOLS
+ELSEWHERE = {
+    "category-unknown": (D, P),
+    "class-unused": (D,),
+    "annotation-id-repeated": (P,),
+    "image-id-repeated": (P,),
+    "box-not-finite": (D,),
+    "box-zero-area": (D, P),
+    "box-outside": (P,),
+    "box-partly-outside": (P,),
+    "box-extreme-aspect": (D, P),
+    "box-unlike-class": (D,),
+    "box-near-duplicate-other-class": (L,),
+    "image-in-two-splits": (F,),
+    "image-repeated": (C, F),
+    "mask-empty": (D,),
+    "image-near-leaked": (F,),
+    "image-near-repeated": (C, F),
+    "image-size-unknown": (P,),
+    "image-unlabelled": (D, P),
+    "image-empty": (D, P),
+    "image-grey": (C,),
+    "image-near-empty": (C,),
+    "image-blurred": (C,),
+    "image-overexposed": (C,),
+    "image-underexposed": (C,),
+    "image-small": (C,),
+    "class-imbalance": (D,),
+    "class-rare": (D,),
+    "suspect-overlooked": (F, L),
+    "suspect-location": (F, L),
+    "suspect-class": (F, L),
+}
+"""Code -> tools that document a check of the same fault."""
+
+
 def page() -> str:
     """The whole page."""
     shipped = yaml.safe_load((ROOT / "conf/validate/default.yaml").read_text())
@@ -49,7 +96,9 @@ def page() -> str:
     parts += [FIXES, table(("Fix", "What it does"), [(_fix(fix), known[fix.name]) for fix in Fix]) + "\n"]
     known = attribute_docs(ROOT / "pipeline/labels/limits.py", "Limits")
     rows = [(f"`{name}`", f"{shipped['limits'][name]}", known[name]) for name in Limits.__dataclass_fields__]
-    return "\n".join([*parts, LIMITS, table(("Limit", "Shipped", "Meaning"), rows) + "\n"])
+    parts += [LIMITS, table(("Limit", "Shipped", "Meaning"), rows) + "\n"]
+    shared = [(f"`{code}`", *("yes" if tool in tools else "" for tool in TOOLS)) for code, tools in ELSEWHERE.items()]
+    return "\n".join([*parts, ELSEWHERE_INTRODUCTION, table(("Code", *TOOLS), shared) + "\n"])
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
