@@ -37,7 +37,7 @@ def test_every_choice_and_setting_it_names_exists(readme: str, root: Path) -> No
     choices = [settings.read_params(root), *files]
     keys = set(re.findall(rf"\b((?:{'|'.join(groups)})(?:\.[a-z_0-9]+)+)\b", readme))
     unknown = [key for key in keys if not any(known(values, key.split(".")) for values in choices)]
-    assert not [key for key in unknown if key.rsplit(".", 1)[1] not in {"json", "md", "yaml", "csv", "html"}], unknown
+    assert not [key for key in unknown if key.rsplit(".", 1)[1] not in {"json", "md", "yaml", "csv", "html", "py"}], unknown
 
 
 def known(values: object, parts: list[str]) -> bool:
