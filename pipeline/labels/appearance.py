@@ -4,7 +4,7 @@ from abc import abstractmethod
 
 import numpy as np
 
-from pipeline.labels.check import Check
+from pipeline.labels.check import Check, Fix
 from pipeline.labels.columns import Columns, Findings
 from pipeline.labels.looks import GREY, Look
 
@@ -38,7 +38,7 @@ class LookCheck(Check):
 class TurnedPicture(LookCheck):
     """A picture that its EXIF data turns: viewers show it turned, training reads it as stored. Which do its labels fit?"""
 
-    code = "image-exif-turned"
+    code, fix = "image-exif-turned", Fix.UPRIGHT
 
     def says(self, look: Look) -> str | None:
         return f"EXIF orientation {look.orientation}: shown {TURNS[look.orientation]}" if look.orientation > 1 else None

@@ -34,6 +34,8 @@ class Fix(StrEnum):
     """Remove the annotation and keep the earlier one that it repeats."""
     SIZE = "size"
     """Write the picture's real size in place of the stored one."""
+    UPRIGHT = "upright"
+    """Write the picture anew as viewers show it, where the stored size says that it was labelled so; else leave it."""
     QUARANTINE = "quarantine"
     """Leave out the picture with all its annotations."""
     PRUNE = "prune"
@@ -58,7 +60,7 @@ class Fix(StrEnum):
     @property
     def harmless(self) -> bool:
         """True where the fix can lose no label; `validate.fix=safe` applies it whatever the severity."""
-        return self in (Fix.CLIP, Fix.SIZE, Fix.CROP, Fix.FILL)
+        return self in (Fix.CLIP, Fix.SIZE, Fix.CROP, Fix.FILL, Fix.UPRIGHT)
 
 
 class Check(ABC):

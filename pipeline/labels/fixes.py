@@ -12,16 +12,20 @@ from pipeline.data.dataset import Dataset, Split
 from pipeline.labels import mask_fixes
 from pipeline.labels.check import Fix, Severity
 from pipeline.labels.columns import Columns, Findings
+from pipeline.labels.images import SizeDiffers
 from pipeline.labels.mask_fixes import Mask
 from pipeline.labels.pictures import Inspection
 
 Mode = Literal["none", "safe", "all"]
 ORDER = (
-    *(Fix.QUARANTINE, Fix.SIZE, Fix.DROP, Fix.MERGE),
+    *(Fix.UPRIGHT, Fix.QUARANTINE, Fix.SIZE, Fix.DROP, Fix.MERGE),
     *(Fix.PRUNE, Fix.REPAIR, Fix.CROP, Fix.UNCROSS, Fix.ENCODE),
     *(Fix.FILL, Fix.BOX, Fix.CLIP, Fix.AREA, Fix.UNLABEL),
 )
-"""Pictures first, so that annotations of a picture that goes are not listed one by one; masks before what is measured on them."""
+"""Pictures first, turned ones before those of a wrong size, so that annotations of a picture that goes are not listed one by one;
+masks before what is measured on them."""
+QUARTER_TURNS = 5
+"""EXIF's orientations from here on exchange width and height."""
 MASKS = (Fix.PRUNE, Fix.REPAIR, Fix.CROP, Fix.UNCROSS, Fix.ENCODE)
 
 
@@ -69,7 +73,10 @@ def mend(data: Columns, inspections: dict[str, list[Inspection]], found: Sequenc
         own_I = slice(*data.image_start[number : number + 2].tolist())
         own_A = slice(*data.annotation_start[number : number + 2].tolist())
         splits[name] = draft.split(split, own_I, own_A)
-        stayed[name] = [inspections[name][row] for row in np.flatnonzero(draft.keep_I[own_I]).tolist()]
+        kept = np.flatnonzero(draft.keep_I[own_I]).tolist()
+        stayed[name] = [
+            upright(inspections[name][row]) if own_I.start + row in draft.upright else inspections[name][row] for row in kept
+        ]
     return Mended(replace(data.dataset, splits=splits), stayed, draft.changes)
 
 
@@ -84,6 +91,8 @@ class _Draft:
         self.boxes_A4, self.area_A = data.boxes_A4.copy(), data.area_A.copy()
         self.keypoints_AK3 = None if data.keypoints_AK3 is None else data.keypoints_AK3.copy()
         self.masks: dict[int, Mask] = {}
+        self.upright: set[int] = set()
+        """Pictures that are turned."""
         self.changes: list[Change] = []
         self._frames_I2 = data.frames_I2()
         self._labels_I = np.bincount(data.image_A[data.image_A >= 0], minlength=len(data.file_names))
@@ -94,6 +103,8 @@ class _Draft:
             self.data.listed(findings), findings.image_F.tolist(), findings.annotation_F.tolist(), strict=True
         ):
             if not (self.keep_A[row] if row >= 0 else self.keep_I[picture]):
+                continue
+            if row < 0 and picture in self.upright and finding.code == SizeDiffers.code:  # no longer
                 continue
             old, new = self._mend_annotation(row, findings) if row >= 0 else self._mend_picture(picture, fix)
             if old == new:  # nothing that this fix can do
@@ -128,11 +139,23 @@ class _Draft:
 
     def _mend_picture(self, row: int, fix: Fix) -> tuple[dict[str, Any], dict[str, Any] | None]:
         width, height = self.sizes_I2[row].tolist()
+        if fix == Fix.UPRIGHT:
+            return self._turn(row)
         if fix == Fix.SIZE:
             self.sizes_I2[row] = self.data.real_widths_I[row], self.data.real_heights_I[row]
             return {"width": width, "height": height}, dict(zip(("width", "height"), self.sizes_I2[row].tolist(), strict=True))
         self.keep_I[row] = False
         return {"width": width, "height": height, "annotations": int(self._labels_I[row])}, None
+
+    def _turn(self, row: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Only a quarter turn shows in the size; of the others nobody can tell whether it was labelled as stored or as shown."""
+        look, real = self.data.looks[row], (int(self.data.real_widths_I[row]), int(self.data.real_heights_I[row]))
+        assert look is not None
+        old = {"orientation": look.orientation, "width": real[0], "height": real[1]}
+        if look.orientation < QUARTER_TURNS or real[0] == real[1] or tuple(self.sizes_I2[row].tolist()) != real[::-1]:
+            return old, old
+        self.upright.add(row)
+        return old, {"orientation": 1, "width": real[1], "height": real[0]}
 
     def _mend_annotation(self, row: int, findings: Findings) -> tuple[dict[str, Any], dict[str, Any] | None]:
         fix = findings.fix
@@ -194,6 +217,12 @@ class _Draft:
         old, marked_K = self.keypoints_AK3[row].copy(), findings.keypoints_AK[row]
         self.keypoints_AK3[row, marked_K] = np.nan if marked_K.all() else 0
         return _points(old), _points(self.keypoints_AK3[row])
+
+
+def upright(seen: Inspection) -> Inspection:
+    """What looking at the picture shows once it was turned by a quarter."""
+    look = None if seen.look is None else seen.look._replace(orientation=1)
+    return seen._replace(width=seen.height, height=seen.width, look=look)
 
 
 def with_masks(annotations: Annotations, masks: dict[int, Mask]) -> Annotations:

@@ -1,12 +1,16 @@
 """Validate: check every label and picture, mend or leave out what is faulty, and stop the line when too much is."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.data.dataset import open_dataset, write_dataset, written_digest
+from PIL import Image, ImageOps
+
+from pipeline.data.dataset import Dataset, open_dataset, write_dataset, written_digest
 from pipeline.files import staged, write_atomically, write_json
 from pipeline.labels.card import dataset_card
+from pipeline.labels.check import Fix
 from pipeline.labels.config import Page
 from pipeline.labels.gallery import drawable, pictures_of
 from pipeline.labels.validation import Validation, validate
@@ -16,6 +20,8 @@ from pipeline.report import Badge, Report
 if TYPE_CHECKING:
     from pipeline.settings import ValidateStage
 
+QUALITY = 95
+"""Of JPEG and WebP files that are written anew."""
 SHOWN = 3
 """Polygons of a mask that the page's table of changes writes out."""
 
@@ -31,10 +37,33 @@ def run(cfg: "ValidateStage") -> None:
     write_reports(cfg.layout.reports("validate"), result, cfg.validate.page)
     result.require(cfg.validate.gate)
     with staged(cfg.layout.validated) as out:
-        write_dataset(out, result.mended)
+        write_dataset(out, with_upright_pictures(result, out / "images"))
         digest = written_digest(out)
     write_atomically(cfg.layout.reports("validate") / "dataset_card.md", dataset_card(result, digest).encode())
     print(summary(result))
+
+
+def with_upright_pictures(result: Validation, folder: Path) -> Dataset:
+    """The mended dataset, the pictures that a fix turns written into `folder` as viewers show them: the given ones stay."""
+    turned = {(change.split, change.image) for change in result.changes if change.fix == Fix.UPRIGHT}
+    splits = {}
+    for name, split in result.mended.splits.items():
+        paths = [split.path(row) for row in range(len(split.images))]
+        for row, file_name in enumerate(split.images.file_names):
+            if (name, file_name) in turned:
+                write_upright(paths[row], folder / file_name)
+                paths[row] = folder / file_name
+        splits[name] = replace(split, sources=paths)
+    return replace(result.mended, splits=splits)
+
+
+def write_upright(source: Path, target: Path) -> None:
+    """The picture as its EXIF orientation shows it, in its own format, without EXIF data."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(source) as picture:
+        shown = ImageOps.exif_transpose(picture)
+        shown.info.pop("exif", None)
+        shown.save(target, picture.format, **({"quality": QUALITY} if picture.format in ("JPEG", "WEBP") else {}))
 
 
 def write_reports(folder: Path, result: Validation, page: Page) -> None:

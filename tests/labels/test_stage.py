@@ -7,7 +7,9 @@ from math import inf, nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from pipeline.data.dataset import open_dataset, write_dataset
 from pipeline.errors import GateError
@@ -52,6 +54,38 @@ def test_outputs_are_there_and_equal_in_every_run(planted: Planted, tmp_path: Pa
     assert metrics["validate/findings/box-zero-area"] == 1
     assert metrics["validate/images_kept"] == len(open_dataset(layouts[0].validated).split("train").images) + 2
     assert not [name for name in contents(layouts[0].validated / "images") if name in ("leaked.png", "cut.png", "text.png")]
+
+
+@pytest.mark.parametrize(("form", "orientation"), [("PNG", 6), ("JPEG", 8), ("JPEG", 5)])
+def test_a_picture_that_was_labelled_as_shown_is_written_upright(
+    planted: Planted, tmp_path: Path, form: str, orientation: int
+) -> None:
+    """Its labels, in the frame of the shown picture, stay as they are; one labelled as stored, and the source, stay too."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    smooth = Image.fromarray(np.linspace(0, 255, 80 * 100 * 3).reshape(80, 100, 3).astype(np.uint8))
+    for name, stated in (("shown.png", (80, 100)), ("stored.png", (100, 80))):
+        planted.picture("train", name, stated)
+        planted.box("train", name, (10, 10, 70, 75), 3)
+        smooth.save(planted.folder / name, form, exif=exif)
+    layout = ingested(planted, tmp_path)
+    before = contents(layout.dataset)
+    run(stage(tmp_path, fix="safe", gate=1.0))
+    assert contents(layout.dataset) == before
+    images = layout.validated / "images"
+    with Image.open(images / "shown.png") as made, Image.open(layout.dataset / "images/shown.png") as given:
+        assert made.size == (80, 100) and not made.getexif() and made.format == form
+        wanted = np.asarray(ImageOps.exif_transpose(given)).astype(int)
+        assert np.abs(np.asarray(made).astype(int) - wanted).max() <= (0 if form == "PNG" else 6)
+    assert (images / "stored.png").read_bytes() == before["images/stored.png"]
+    kept = open_dataset(layout.validated).split("train")
+    rows = {name: kept.annotations.boxes_A4[kept.rows_of(row)].tolist() for row, name in enumerate(kept.images.file_names)}
+    assert rows["shown.png"] == rows["stored.png"] == [[10, 10, 70, 75]]
+    audit = [row for row in json.loads((layout.reports("validate") / "audit.json").read_text()) if row["fix"] == "upright"]
+    turned = {"orientation": orientation, "width": 100, "height": 80}, {"orientation": 1, "width": 80, "height": 100}
+    assert [(row["image"], row["old"], row["new"]) for row in audit] == [("shown.png", *turned)]
+    again = validate(open_dataset(layout.validated), settings("safe"))
+    assert not [row for row in again.changes if row.image == "shown.png"]
 
 
 def test_a_closed_gate_leaves_the_old_output_and_shows_the_findings(planted: Planted, tmp_path: Path) -> None:
