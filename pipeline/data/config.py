@@ -274,6 +274,15 @@ class MasksDataset(LabelSource):
     kind: Literal["masks"]
 
 
+@schema
+class PanopticDataset(LabelSource):
+    """COCO panoptic: JSON with `segments_info`, and a PNG of segment numbers per picture."""
+
+    kind: Literal["panoptic"]
+    annotations: str | None
+    """Glob of the label files below the source, such as `panoptic_*.json`; null: all with segments_info."""
+
+
 FormatDataset = (
     CocoDataset
     | VocDataset
@@ -287,6 +296,7 @@ FormatDataset = (
     | SuperviselyDataset
     | CityscapesDataset
     | MasksDataset
+    | PanopticDataset
 )
 """The formats, one class each."""
 
@@ -297,7 +307,7 @@ class AutoDataset(LabelSource):
 
     kind: Literal["auto"]
     annotations: str | None
-    """As for dataset=coco."""
+    """As for dataset=coco and dataset=panoptic."""
     classes: tuple[str, ...] | None
     """As for dataset=voc."""
     one_based: bool

@@ -106,6 +106,16 @@ class Split:
         first, last = np.searchsorted(image_A, np.array([row, row + 1], image_A.dtype))  # another type copies the whole column
         return slice(int(first), int(last))
 
+    def renumber(self) -> None:
+        """Number the annotations 1..A, and name them so in the panoptic segments."""
+        old_A = self.annotations.ids_A
+        self.annotations = self.annotations.renumbered()
+        if self.maps is not None and self.maps.segments is not None:
+            new = dict(zip(old_A.tolist(), self.annotations.ids_A.tolist(), strict=True))
+            named = [new.get(label, 0) for label in self.maps.segments.annotation_S.tolist()]
+            segments = replace(self.maps.segments, annotation_S=np.array(named, np.int64))
+            self.maps = replace(self.maps, segments=segments)
+
     def take_images(self, rows: Rows) -> Self:
         """The split with the images of `rows`, in that order, and their annotations; dangling annotations stay."""
         index = row_indices(rows, len(self.images))

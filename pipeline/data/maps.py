@@ -5,7 +5,7 @@ On disk: `semantic/<picture>.png` has a class per pixel (dataset.json's `semanti
 each segment is; a segment of a labelled object names it by `annotation_id`. Other tools read both as they are.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -87,6 +87,8 @@ class SplitMaps:
     """Of the panoptic maps; None without any."""
     categories: list[dict[str, Any]]
     """Things and stuff of the panoptic maps, as COCO lists them: id, name, isthing."""
+    made: Callable[[str], dict[str, bytes]] | None = None
+    """While ingesting: the maps of a picture by its name here, as PNG bytes by "semantic" and "panoptic". None: they are files."""
 
     def take_images(self, rows: Rows) -> "SplitMaps":
         """The maps of the images `rows`, in that order."""
@@ -100,6 +102,14 @@ class SplitMaps:
             kept = kept[image_S[kept] >= 0]
             segments = replace(self.segments.take(kept), image_S=image_S[kept])
         return replace(self, names=[self.names[i] for i in index.tolist()], segments=segments)
+
+    def files_of(self, row: int) -> dict[str, bytes]:
+        """The maps of image `row` that there are, as PNG bytes by "semantic" and "panoptic"."""
+        if self.made is not None:
+            return self.made(self.names[row])
+        folders = {"semantic": self.semantic, "panoptic": self.panoptic}
+        paths = {kind: folder / self.names[row] for kind, folder in folders.items() if folder is not None}
+        return {kind: path.read_bytes() for kind, path in paths.items() if path.is_file()}
 
     def classes_of(self, row: int) -> NDArray[np.uint8]:
         """The semantic map of image `row`. DataError when it is missing, or holds a class that there is not."""
@@ -225,10 +235,7 @@ def coco_panoptic(images: ImageTable, names: list[str], segments: Segments, cate
 
 def _place_maps(out: Path, maps: SplitMaps, row: int, name: str, gone: list[int]) -> list[str]:
     """Write both maps of one picture without the segments `gone`; lines for the digest."""
-    written: dict[str, bytes] = {}
-    for kind, folder in (("semantic", maps.semantic), ("panoptic", maps.panoptic)):
-        if folder is not None and (folder / maps.names[row]).is_file():
-            written[kind] = (folder / maps.names[row]).read_bytes()
+    written = maps.files_of(row)
     if gone and "panoptic" in written:
         ids_HW = decode_segments(written["panoptic"])
         gone_HW = np.isin(ids_HW, gone)

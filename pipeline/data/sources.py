@@ -50,6 +50,10 @@ class SourceData:
     """Pictures and label files that belong to none of the splits."""
     stated_classes: int | None = None
     """Number of classes that the source states beside their names, where it is another than theirs."""
+    stuff: tuple[Category, ...] = ()
+    """Classes of ground in panoptic maps, ascending id."""
+    semantic: tuple[str, ...] = ()
+    """Names of the classes of semantic maps."""
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def read_source(cfg: FormatDataset, seed: int, source: Path) -> Dataset:
     require_content(splits, cfg.source)
     splits = with_safe_names(splits)
     for split in splits.values():
-        split.annotations = split.annotations.renumbered()
+        split.renumber()
     dense = any(split.annotations.dense is not None for split in splits.values())
     title = source_title(cfg.kind, cfg.source)
     info = DatasetInfo(
@@ -57,6 +57,8 @@ def read_source(cfg: FormatDataset, seed: int, source: Path) -> Dataset:
         cfg.licence,
         unlisted=found.unlisted,
         stated_classes=found.stated_classes,
+        stuff=found.stuff,
+        semantic=found.semantic,
         surface=BODY if dense else None,
     )
     return Dataset(info, splits)

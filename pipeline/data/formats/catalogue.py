@@ -131,6 +131,14 @@ FORMATS: dict[str, Format] = {
     "masks": Format(
         "instance-mask PNGs", "masks", frozenset({R}), None, "", "https://www.kaggle.com/c/data-science-bowl-2018/data"
     ),
+    "panoptic": Format(
+        "COCO panoptic JSON and PNG",
+        "panoptic",
+        frozenset({B, R, C}),
+        frozenset({B, P, R, C}),
+        "ids, extra fields of objects; objects without a mask; polygons become pixels, and a pixel belongs to the last object",
+        "https://cocodataset.org/#format-data",
+    ),
 }
 """By the word that `--to` and `--from` take."""
 

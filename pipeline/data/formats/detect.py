@@ -100,7 +100,9 @@ def _kind_of_json(path: Path) -> Kind | None:
         except (msgspec.DecodeError, ValueError):
             return 0
 
-    if {"images", "annotations", "categories"} <= top.keys() and b"segments_info" not in bytes(top["annotations"])[:HEAD]:
+    if {"images", "annotations", "categories"} <= top.keys():
+        if b"segments_info" in bytes(top["annotations"])[:HEAD]:
+            return "panoptic", length("images"), "images, annotations with segments_info, categories"
         return "coco", length("images"), "images, annotations, categories"
     if {"items", "categories"} <= top.keys():
         return "datumaro", length("items"), "items, categories"

@@ -16,6 +16,7 @@ from pipeline.data.formats.kitti import read_kitti
 from pipeline.data.formats.labelme import read_labelme
 from pipeline.data.formats.mask_folders import read_masks
 from pipeline.data.formats.openimages import read_openimages
+from pipeline.data.formats.panoptic import read_panoptic
 from pipeline.data.formats.supervisely import read_supervisely
 from pipeline.data.formats.voc import read_voc
 from pipeline.data.formats.yolo import read_yolo
@@ -34,6 +35,7 @@ READERS: dict[str, Callable[[Any, Path], SourceData]] = {
     "supervisely": read_supervisely,
     "cityscapes": read_cityscapes,
     "masks": read_masks,
+    "panoptic": read_panoptic,
 }
 """By the `kind` of the settings that they take."""
 
@@ -54,7 +56,8 @@ def read_ingested(folder: Path) -> SourceData:
     dataset = open_dataset(folder)
     for split in dataset.splits.values():
         split.sources = [split.path(row) for row in range(len(split.images))]
-    return SourceData(dataset.info.categories, dataset.splits, ())
+    info = dataset.info
+    return SourceData(info.categories, dataset.splits, (), stuff=info.stuff, semantic=info.semantic)
 
 
 def read_format(cfg: FormatDataset, source: Path) -> SourceData:

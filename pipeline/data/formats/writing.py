@@ -12,6 +12,7 @@ from pipeline.data.formats.coco_write import write_coco_json
 from pipeline.data.formats.csv_boxes import write_csv
 from pipeline.data.formats.cvat_write import write_cvat
 from pipeline.data.formats.datumaro import write_datumaro
+from pipeline.data.formats.panoptic_write import has_segments, write_panoptic
 from pipeline.data.formats.things import Export, Losses, copy_picture, export
 from pipeline.data.formats.yolo_write import write_yolo
 from pipeline.data.sources import SourceData, with_safe_names
@@ -37,6 +38,7 @@ WRITERS: dict[str, Writer] = {
     "datumaro": Writer(write_datumaro, flat=False, extra=None, lists_classes=True),
     "kitti": Writer(kitti.write_kitti, flat=True, extra=kitti.EXTRA),
     "labelme": Writer(labelme_write.write_labelme, flat=False, extra=labelme_write.EXTRA),
+    "panoptic": Writer(partial(write_panoptic, {}, ()), flat=False, lists_classes=True),
     "voc": Writer(voc_write.write_voc, flat=True, extra=voc_write.EXTRA),
     **{
         name: Writer(partial(write_yolo, name), flat=False, lists_classes=True)
@@ -57,14 +59,17 @@ def write_source(kind: str, found: SourceData, out: Path) -> list[str]:
     if not splits:
         raise DataError("source", "has no pictures")
     for split in splits.values():
-        _count_beside(split, losses)
+        _count_beside(split, losses, kept=kind == "panoptic" and has_segments(split))
     if kind == "coco":
         _write_coco(found, splits, out, losses)
         return losses.lines()
     writer, target = WRITERS[kind], FORMATS[kind]
+    if kind == "panoptic":
+        writer = replace(writer, write=partial(write_panoptic, splits, found.stuff))
     _count_fields(found, splits, writer, losses)
     assert target.writes is not None
-    writer.write(export(found.categories, splits, target.writes, writer.flat, losses), out)
+    exported = export(found.categories, splits, target.writes, writer.flat, losses)
+    writer.write(exported, out)
     return losses.lines()
 
 
@@ -90,9 +95,9 @@ def _without_trainval(splits: dict[str, Split], losses: Losses) -> dict[str, Spl
     return {"train": replace(whole, name="train"), **splits}
 
 
-def _count_beside(split: Split, losses: Losses) -> None:
-    """What no target takes."""
-    if split.maps is not None:
+def _count_beside(split: Split, losses: Losses, kept: bool) -> None:
+    """What no target takes; maps where they are not `kept`."""
+    if split.maps is not None and not kept:
         losses.add("semantic or panoptic maps", "cannot be kept", len(split.images))
     if split.proposals is not None:
         losses.add("sets of proposals", "cannot be kept")
