@@ -152,6 +152,9 @@ class VocDataset:
     one_based: bool
     """True: xmin, ymin, xmax, ymax are the devkit's 1-based, inclusive pixels. False: corners in continuous coordinates from 0,
     which is what most labelling tools write."""
+    sets: Literal["Main", "Segmentation"] | None
+    """Folder of ImageSets whose lists make the splits; null: Main, else Segmentation. With Segmentation every listed picture has
+    a semantic map, as training on these needs."""
     split: SplitConfig
     archive: ArchiveLimits
 
@@ -311,6 +314,8 @@ class AutoDataset(LabelSource):
     classes: tuple[str, ...] | None
     """As for dataset=voc."""
     one_based: bool
+    """As for dataset=voc."""
+    sets: Literal["Main", "Segmentation"] | None
     """As for dataset=voc."""
     data: str | None
     """As for dataset=yolo."""

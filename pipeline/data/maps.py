@@ -88,7 +88,7 @@ class SplitMaps:
     categories: list[dict[str, Any]]
     """Things and stuff of the panoptic maps, as COCO lists them: id, name, isthing."""
     made: Callable[[str], dict[str, bytes]] | None = None
-    """While ingesting: the maps of a picture by its name here, as PNG bytes by "semantic" and "panoptic". None: they are files."""
+    """While ingesting: a picture's maps by its name here, as PNG bytes by "semantic" and "panoptic". None: they are files."""
 
     def take_images(self, rows: Rows) -> "SplitMaps":
         """The maps of the images `rows`, in that order."""

@@ -259,7 +259,10 @@ def _add_segments(
         stated, crowd = one.numbers("bbox"), one.flag("iscrowd")
         mask_HW = None if numbers_HW is None else numbers_HW == number
         record: dict[str, Any] = {"bbox": stated} if len(stated) == 4 else {}
-        area, box = int(min(max(one.number("area") or 0, 0), 2**31)), _whole_box(stated)
+        stated_area = one.number("area")
+        if stated_area is not None and not abs(stated_area) < 2**53:
+            raise one.wrong("area", "must be a number of pixels")
+        area, box = int(stated_area or 0), _whole_box(stated)
         if numbers_HW is not None and mask_HW is not None and mask_HW.any():
             record = mask_fields(mask_HW, 0, 0, *numbers_HW.shape) | record
             left, top, own = cropped(mask_HW)
@@ -267,10 +270,8 @@ def _add_segments(
         label = 0
         if category not in stuff:
             label = len(found.objects) + 1
-            stated_area = {} if one.number("area") is None else {"area": one.number("area")}
-            found.objects.append(
-                {"id": label, "image_id": identity, "category_id": category, "iscrowd": int(crowd)} | record | stated_area
-            )
+            record |= {} if stated_area is None else {"area": stated_area}
+            found.objects.append({"id": label, "image_id": identity, "category_id": category, "iscrowd": int(crowd)} | record)
         found.segments.append((row, number, category, label, crowd, area, box))
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -32,7 +33,8 @@ def write_panoptic(splits: dict[str, Split], stuff: tuple[Category, ...], data: 
             widths_I=np.array([picture.width for picture in pictures], np.int32),
             heights_I=np.array([picture.height for picture in pictures], np.int32),
         )
-        _write_json(out / "annotations" / f"{stem}.json", images, kept, categories, [p.labelled for p in pictures])
+        content = split.header | _json(images, kept, categories, [picture.labelled for picture in pictures])
+        write_atomically(out / "annotations" / f"{stem}.json", orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
         for picture in pictures:
             picture.copy_to(out / "images" / picture.name)
 
@@ -42,16 +44,17 @@ def has_segments(split: Split) -> bool:
     return split.maps is not None and split.maps.segments is not None
 
 
-def _write_json(
-    path: Path, images: ImageTable, segments: Segments, categories: list[dict[str, object]], labelled: list[bool]
-) -> None:
-    names = [map_name(name) for name in images.file_names]
-    content = coco_panoptic(images, names, segments, categories)
-    content["annotations"] = [entry for entry, there in zip(content["annotations"], labelled, strict=True) if there]
-    content["images"] = [images.extra.get(row, {}) | one for row, one in enumerate(content["images"])]
-    for image in content["images"]:
-        image.pop("unlabelled", None)
-    write_atomically(path, orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
+def _json(images: ImageTable, segments: Segments, categories: list[dict[str, Any]], labelled: list[bool]) -> dict[str, Any]:
+    """The label file; pictures that nobody labelled have no entry in `annotations`."""
+    content = coco_panoptic(images, [map_name(name) for name in images.file_names], segments, categories)
+    listed = zip(content["annotations"], labelled, strict=True)
+    extra = [
+        {key: value for key, value in images.extra.get(row, {}).items() if key != "unlabelled"} for row in range(len(images))
+    ]
+    return content | {
+        "annotations": [entry for entry, there in listed if there],
+        "images": [more | image for more, image in zip(extra, content["images"], strict=True)],
+    }
 
 
 def _place(folder: Path, picture: Picture, data: bytes) -> None:

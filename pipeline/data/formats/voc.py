@@ -1,7 +1,8 @@
 """Pascal VOC as a source: one XML file per picture, with the devkit's folders or beside the pictures.
 
 Boxes are (xmin, ymin, xmax, ymax) as written (see `VocDataset.one_based`). `difficult` becomes the extra fields `difficult: 1`
-and `ignore: 1`, which evaluation treats like a crowd, as VOC's own does. Split lists: `ImageSets/Main`, else the folders' names.
+and `ignore: 1`, which evaluation treats like a crowd, as VOC's own does. Split lists: `ImageSets/Main`, else those of
+`ImageSets/Segmentation`, else the folders' names. Masks and semantic maps: `voc_masks`.
 """
 
 import re
@@ -14,7 +15,9 @@ from xml.etree.ElementTree import Element
 from pipeline.data.config import VocDataset
 from pipeline.data.dataset import Category, Split, labels_of
 from pipeline.data.formats.coco_json import annotation_table, image_table
+from pipeline.data.formats.voc_masks import VocMasks, add_masks, find_masks, is_segmentation
 from pipeline.data.formats.xml_file import parse_xml
+from pipeline.data.formats.yolo_txt import read_frame
 from pipeline.data.sources import PICTURES, SourceData, SourceFiles, best_root, describe_unlisted, list_files
 from pipeline.data.splits import split_named
 from pipeline.errors import DataError, did_you_mean
@@ -55,7 +58,8 @@ class VocEntry:
 def read_voc(cfg: VocDataset, source: Path) -> SourceData:
     """All splits of a VOC source. DataError names the XML file with line or object, or the class that does not fit."""
     files = list_files(source)
-    source = files.folder
+    source, masks = files.folder, find_masks(files, cfg.classes)
+    files = SourceFiles(source, [path for path in files.paths if not is_segmentation(path)])
     read = {path: read_labels(source / path) for path in files.with_suffix(".xml")}
     labels = {path: found for path, found in read.items() if found is not None}
     if not labels:
@@ -65,10 +69,15 @@ def read_voc(cfg: VocDataset, source: Path) -> SourceData:
             source, "has no pictures", f"put them beside the .xml files or into JPEGImages/ ({', '.join(sorted(PICTURES))})"
         )
     entries = _paired(labels, files)
-    categories = _categories(cfg, entries, source)
-    splits, unlisted = _by_split(entries, files)
-    built = {name: _split(name, part, categories, cfg.one_based, source) for name, part in splits.items()}
-    return SourceData(categories, built, unlisted)
+    splits, unlisted = _by_split(entries, files, cfg.sets)
+    objects = {entry.picture: _objects(entry, cfg.one_based, masks) for part in splits.values() for entry in part}
+    found = {name for entry in entries for name in _named(entry)} | {
+        one["class"] for own in objects.values() for one in own if one["class"]
+    }
+    categories = _categories(cfg, entries, found, source)
+    built = {name: _split(name, part, categories, objects, masks) for name, part in splits.items()}
+    semantic = masks.names if any(split.maps for split in built.values()) else ()
+    return SourceData(categories, built, unlisted, semantic=semantic)
 
 
 # -- one file --
@@ -168,9 +177,11 @@ def _picture_folder(
     return PurePosixPath(by_stated if fitting_stated >= fitting else by_own)
 
 
-def _by_split(entries: list[VocEntry], files: SourceFiles) -> tuple[dict[str, list[VocEntry]], tuple[str, ...]]:
+def _by_split(entries: list[VocEntry], files: SourceFiles, sets: str | None) -> tuple[dict[str, list[VocEntry]], tuple[str, ...]]:
     """Entries per split, and what no split lists."""
-    lists = _split_lists(files)
+    lists = _split_lists(files, sets or "Main") or ([] if sets else _split_lists(files, "Segmentation"))
+    if sets and not lists:
+        raise DataError(files.folder, f"has no split list in ImageSets/{sets}", "leave dataset.sets at null")
     if lists:
         return _listed(entries, lists, files)
     folders = {entry.picture: split_named(entry.picture.parent.name) for entry in entries}
@@ -187,12 +198,12 @@ def _listed_name(line: str) -> str:
     return re.sub(r"\s+-?[01]$", "", line.strip())
 
 
-def _split_lists(files: SourceFiles) -> list[tuple[PurePosixPath, str, list[str]]]:
-    """(devkit folder, split, stems) of every list in an ImageSets/Main; per-class lists (cat_train.txt) are not split lists."""
+def _split_lists(files: SourceFiles, sets: str) -> list[tuple[PurePosixPath, str, list[str]]]:
+    """(devkit folder, split, stems) of every list in an ImageSets/<sets>; per-class lists (cat_train.txt) are not split lists."""
     lists = []
     for path in files.with_suffix(".txt"):
         name = split_named(path.stem)
-        if path.parent.name == "Main" and path.parent.parent.name == "ImageSets" and name and "_" not in path.stem:
+        if path.parent.name == sets and path.parent.parent.name == "ImageSets" and name and "_" not in path.stem:
             text = (files.folder / path).read_text(errors="replace")
             names = [PurePosixPath(_listed_name(line)) for line in text.splitlines() if line.strip()]
             stems = [name.stem if name.suffix.lower() in PICTURES else name.name for name in names]
@@ -223,9 +234,13 @@ def _others(entries: Iterable[VocEntry], files: SourceFiles) -> tuple[str, ...]:
 # -- columns --
 
 
-def _categories(cfg: VocDataset, entries: list[VocEntry], source: Path) -> tuple[Category, ...]:
+def _named(entry: VocEntry) -> set[str]:
+    return {thing.name for thing in entry.labels.objects if thing.name}
+
+
+def _categories(cfg: VocDataset, entries: list[VocEntry], found: set[str], source: Path) -> tuple[Category, ...]:
     """The configured classes, else the names found, sorted. DataError for an object of a class that is not configured."""
-    names = cfg.classes or tuple(sorted({thing.name for entry in entries for thing in entry.labels.objects if thing.name}))
+    names = cfg.classes or tuple(sorted(found))
     if not names:
         raise DataError(source, "its label files have no named object: there is no class to learn", "label some pictures")
     for entry in entries if cfg.classes else ():
@@ -236,23 +251,43 @@ def _categories(cfg: VocDataset, entries: list[VocEntry], source: Path) -> tuple
     return tuple(Category(number, name) for number, name in enumerate(names, 1))
 
 
-def _split(name: str, entries: list[VocEntry], categories: tuple[Category, ...], one_based: bool, source: Path) -> Split:
+def _objects(entry: VocEntry, one_based: bool, masks: VocMasks) -> list[dict[str, Any]]:
+    """The picture's objects as COCO's records, `class` for a category id."""
+    objects = [{"class": one.name} | _box_fields(one.corners, one_based) | one.extra for one in entry.labels.objects]
+    if masks.files:
+        size = entry.labels.width, entry.labels.height
+        if min(size) < 1:
+            size = read_frame(masks.folder / entry.picture, upright=False)[:2]
+        add_masks(objects, masks, entry.picture, size)
+    return objects
+
+
+def _split(
+    name: str,
+    entries: list[VocEntry],
+    categories: tuple[Category, ...],
+    objects: dict[PurePosixPath, list[dict[str, Any]]],
+    masks: VocMasks,
+) -> Split:
     """The split's columns, by way of the records that COCO would have; image ids count from 1 in name order."""
     entries = sorted(entries, key=lambda entry: entry.picture.as_posix())
     ids = {category.name: category.id for category in categories}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, entry in enumerate(entries, 1):
-        unlabelled = {} if entry.xml else {"unlabelled": 1}
+        drawn = any(entry.picture.stem in files for files in masks.files.values())
+        unlabelled = {} if entry.xml or drawn else {"unlabelled": 1}
         image = {"id": number, "file_name": entry.picture.as_posix(), "width": entry.labels.width, "height": entry.labels.height}
         images.append(image | unlabelled)
-        for thing in entry.labels.objects:
-            record = {"id": len(annotations) + 1, "image_id": number, "category_id": ids.get(thing.name)}
-            annotations.append(record | _box_fields(thing.corners, one_based) | thing.extra)
+        for one in objects[entry.picture]:
+            record = {"id": len(annotations) + 1, "image_id": number, "category_id": ids.get(one["class"])}
+            annotations.append(record | {key: value for key, value in one.items() if key != "class"})
+    source = masks.folder
     table = image_table(images, source)
     columns = annotation_table(annotations, table, source)
     columns = replace(columns, label_A=labels_of(columns.category_A, [category.id for category in categories]))
-    return Split(name, table, columns, source, {}, [source / file_name for file_name in table.file_names])
+    sources = [source / file_name for file_name in table.file_names]
+    return Split(name, table, columns, source, {}, sources, maps=masks.maps(table.file_names))
 
 
 def _box_fields(corners: tuple[float, float, float, float] | None, one_based: bool) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class Writer:
     """Extra fields of objects that it holds; None: all that are texts, numbers or yes/no."""
     lists_classes: bool = False
     """It names its classes somewhere; else they are those of its objects."""
+    keeps_records: bool = False
+    """It holds all fields of classes, pictures and the file, as COCO does."""
 
 
 WRITERS: dict[str, Writer] = {
@@ -38,7 +40,7 @@ WRITERS: dict[str, Writer] = {
     "datumaro": Writer(write_datumaro, flat=False, extra=None, lists_classes=True),
     "kitti": Writer(kitti.write_kitti, flat=True, extra=kitti.EXTRA),
     "labelme": Writer(labelme_write.write_labelme, flat=False, extra=labelme_write.EXTRA),
-    "panoptic": Writer(partial(write_panoptic, {}, ()), flat=False, lists_classes=True),
+    "panoptic": Writer(partial(write_panoptic, {}, ()), flat=False, lists_classes=True, keeps_records=True),
     "voc": Writer(voc_write.write_voc, flat=True, extra=voc_write.EXTRA),
     **{
         name: Writer(partial(write_yolo, name), flat=False, lists_classes=True)
@@ -109,9 +111,10 @@ def _count_fields(found: SourceData, splits: dict[str, Split], writer: Writer, l
     if not writer.lists_classes:
         unused = [category.name for place, category in enumerate(found.categories) if place not in labelled]
         losses.add("classes", f"without objects are not named: {', '.join(unused[:5])}", len(unused))
-    losses.add("supercategories", "cannot be kept", sum(bool(category.supercategory) for category in found.categories))
+    if not writer.keeps_records:
+        losses.add("supercategories", "cannot be kept", sum(bool(category.supercategory) for category in found.categories))
     for split in splits.values():
-        for extra in split.images.extra.values():
+        for extra in split.images.extra.values() if not writer.keeps_records else ():
             for name in extra.keys() - {"unlabelled"}:
                 losses.add(f"fields {name!r} of pictures", "cannot be kept")
         for extra in split.annotations.extra.values():
@@ -121,4 +124,5 @@ def _count_fields(found: SourceData, splits: dict[str, Split], writer: Writer, l
                     losses.add(f"fields {name!r} of objects", "cannot be kept")
         if split.annotations.dense is not None:
             losses.add("dense poses", "cannot be kept", int(split.annotations.dense.has().sum()))
-        losses.add("fields of the COCO file", f"cannot be kept: {', '.join(sorted(split.header))}", len(split.header))
+        if not writer.keeps_records:
+            losses.add("fields of the COCO file", f"cannot be kept: {', '.join(sorted(split.header))}", len(split.header))
