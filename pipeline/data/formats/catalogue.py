@@ -44,11 +44,11 @@ FORMATS: dict[str, Format] = {
         "COCO and LVIS JSON", "coco", _ALL, _ALL, "semantic and panoptic maps, proposals", "https://cocodataset.org/#format-data"
     ),
     "voc": Format(
-        "Pascal VOC XML",
+        "Pascal VOC XML and PNG",
         "voc",
-        frozenset({B, C}),
-        frozenset({B, C}),
-        "ids, areas; the folders of pictures",
+        frozenset({B, R, C}),
+        frozenset({B, P, R, C}),
+        "ids, areas; the folders of pictures; semantic maps; polygons become pixels, and a pixel belongs to the last object",
         "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf",
     ),
     "yolo": Format("YOLO boxes", "yolo", frozenset({B, P, K, T}), frozenset({B}), _YOLO, f"{_ULTRALYTICS}/detect/"),

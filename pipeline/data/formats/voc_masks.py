@@ -99,7 +99,7 @@ def find_masks(files: SourceFiles, classes: tuple[str, ...] | None) -> VocMasks:
 
 
 def add_masks(objects: list[dict[str, Any]], masks: VocMasks, picture: PurePosixPath, size: tuple[int, int]) -> None:
-    """Give the objects of a picture (records with `class` and maybe `bbox`) the masks of its SegmentationObject, by the overlap of
+    """Give a picture's objects (records with `class` and maybe `bbox`) the masks of its SegmentationObject, by the overlap of
     their boxes among those of one class; a mask that fits none is an object of its own, its class that of most of its pixels.
 
     DataError naming the file that is not of the picture's `size` (width, height; 0 = not known), or cannot be read.

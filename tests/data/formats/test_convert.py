@@ -25,12 +25,12 @@ def test_the_command_detects_converts_and_says_what_was_lost(
     monkeypatch.chdir(root)
     given, _ = written(tmp_path, source(tmp_path / "made", "box", "polygon", "rle", splits=("train",)), "coco")
     before = digest_tree(given)
-    assert main(["convert", str(given), str(tmp_path / "target"), "--to", "voc"]) == 0
+    assert main(["convert", str(given), str(tmp_path / "target"), "--to", "kitti"]) == 0
     said = capsys.readouterr().out
     assert "convert: dataset=auto: coco: 1 of the 1 JSON files looked into" in said
     assert "lost: 1 masks: polygons cannot be kept; the box stays" in said
     assert "lost: 1 masks: run lengths cannot be kept; the box stays" in said
-    assert len(read(root, "voc", tmp_path / "target").splits["train"].annotations) == 3
+    assert len(read(root, "kitti", tmp_path / "target").splits["train"].annotations) == 3
     assert digest_tree(given) == before
     after = digest_tree(tmp_path / "target")
     assert main(["convert", str(given), str(tmp_path / "target"), "--to", "yolo"]) == 2

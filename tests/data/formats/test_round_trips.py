@@ -27,6 +27,7 @@ EXACT = {
     ("yolo-polygons", Content.BOXES): "rectangles",
     ("yolo-polygons", Content.RLE): "outlines",
     ("yolo-polygons", Content.POLYGONS): "one outline of several parts",
+    ("voc", Content.POLYGONS): "pixels",
     ("panoptic", Content.BOXES): "those of masks",
     ("panoptic", Content.POLYGONS): "pixels",
     ("panoptic", Content.CROWD): "those with masks",
@@ -106,6 +107,8 @@ def test_what_a_target_does_not_hold_is_counted(root: Path, tmp_path: Path, targ
         Content.CROWD: any(table.crowd_A.any() or any("ignore" in one for one in table.extra.values()) for table in tables),
     }
     writes = FORMATS[target].writes or frozenset()
+    if Content.POLYGONS in writes and Content.POLYGONS not in FORMATS[READER[target]].reads:
+        assert "4 objects: are polygons: become pixels" in lost
     assert {one for one, found in there.items() if found} <= writes
     text = "\n".join(lost)
     for one, words in (
