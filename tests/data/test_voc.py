@@ -108,7 +108,7 @@ def test_parts_fractions_and_masks_beside(shared, ingest: Ingest, tmp_path):
     ]
     extras = [extra for split in dataset.splits.values() for extra in split.annotations.extra.values()]
     assert [extra["parts"] for extra in extras if "parts" in extra] == [[{"name": "head", "corners": [5.5, 6, 7.5, 8]}]]
-    assert "SegmentationClass/*.png: 1" in dataset.info.unlisted
+    assert "semantic" in dataset.info.tasks and dataset.info.semantic[1] == "aeroplane"
 
 
 def test_pictures_without_labels_and_labels_without_pictures_stay(ingest: Ingest, tmp_path):

@@ -77,7 +77,9 @@ def read_voc(cfg: VocDataset, source: Path) -> SourceData:
     categories = _categories(cfg, entries, found, source)
     built = {name: _split(name, part, categories, objects, masks) for name, part in splits.items()}
     semantic = masks.names if any(split.maps for split in built.values()) else ()
-    return SourceData(categories, built, unlisted, semantic=semantic)
+    used = {masks.of(kind, picture) for kind in masks.files for picture in objects}
+    unused = describe_unlisted(path for path in masks.paths() if path not in used)
+    return SourceData(categories, built, unlisted + unused, semantic=semantic)
 
 
 # -- one file --

@@ -61,6 +61,10 @@ class VocMasks:
         found = self.files.get(kind, {}).get(picture.stem, [])
         return max(found, key=lambda path: len({*path.parents} & {*picture.parents}), default=None)
 
+    def paths(self) -> list[PurePosixPath]:
+        """All files."""
+        return [path for stems in self.files.values() for paths in stems.values() for path in paths]
+
     def classes(self, path: PurePosixPath) -> NDArray[np.int64]:
         """Class numbers [H, W], 255 void. DataError naming the file for a number that is no class."""
         numbers_HW = _numbers(self.folder / path, self.colours)

@@ -1,4 +1,4 @@
-"""Pictures as Pascal VOC: Annotations/, JPEGImages/, ImageSets/Main/, and for masks SegmentationClass/ and SegmentationObject/."""
+"""Pictures as Pascal VOC: Annotations/, JPEGImages/, ImageSets/Main/, for masks SegmentationClass/ and SegmentationObject/."""
 
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
