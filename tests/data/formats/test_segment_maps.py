@@ -111,6 +111,16 @@ def test_the_real_sample(shared: Path, root: Path) -> None:
     assert sorted(int(mask_of(rle, "").sum()) for rle in split.annotations.rle.values()) == expected
 
 
+def test_segments_follow_their_objects_new_numbers(root: Path, tmp_path: Path) -> None:
+    split = read(root, "panoptic", panoptic(tmp_path / "set")).splits["train"]
+    assert split.maps is not None and split.maps.segments is not None
+    before = split.maps.segments.annotation_S.copy()
+    split.annotations.ids_A += 10
+    split.maps.segments.annotation_S[before > 0] += 10
+    split.renumber()
+    assert split.maps.segments.annotation_S.tolist() == before.tolist() and before.max() == 3
+
+
 # -- VOC --
 
 
