@@ -28,7 +28,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
-        error.filename = str(path)  # a write that failed does not know whose it was
+        if error.errno and error.filename is None:  # a write does not know the name of its file
+            error.filename = str(path)
         raise
     finally:
         beside.unlink(missing_ok=True)
