@@ -37,6 +37,8 @@ escaped it, and how many of those another check named. *Alarms* are findings on 
 
 def main() -> None:
     """Measure, print and write."""
+    if wrong := [word for word in sys.argv[1:] if not word.startswith(("seed=", "only="))]:
+        sys.exit(f"{wrong[0]} is not known\n\n{__doc__}")
     chosen = {"seed": "0", "only": ""} | dict(word.split("=", 1) for word in sys.argv[1:])
     codes = chosen["only"].split(",") if chosen["only"] else list(PLANTERS)
     checks, limits = shipped()

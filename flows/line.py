@@ -4,6 +4,7 @@
 Exit 0 when it went well; 1 with one message when a stage failed; 2 when a setting is wrong.
 """
 
+import math
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -41,7 +42,7 @@ dataset=voc dataset.source=PATH, it works in a git worktree of its own, and its 
 --multirun (-m) runs every combination of settings with several values: model=a,b train.steps=200,400 are four runs."""
 MULTIRUN = ("--multirun", "-m")
 STAGES = ("settings", *settings.STAGES)
-BUSY = "work/line.lock: another flow runs in this checkout\n  wait for it to end; runs with overrides have a place of their own"
+BUSY = "another flow runs in this checkout; this one waits for it to end (runs with overrides have a place of their own)"
 
 
 @flow(name="line", persist_result=False)
@@ -67,7 +68,7 @@ def workspace(overrides: Sequence[str]) -> Iterator[Workspace]:
         get_run_logger().info("this run works in %s, on branch %s", place.root.relative_to(CHECKOUT), place.branch)
         yield place
         return
-    with locked(Layout(CHECKOUT).work("line.lock"), BUSY):
+    with locked(Layout(CHECKOUT).work("line.lock"), BUSY, math.inf, lambda: get_run_logger().warning(BUSY)):
         place = Workspace(CHECKOUT, own_settings())
         require_source(place.config.dataset.source, CHECKOUT)
         record_source(place.config.dataset, place.config.storage, Layout(CHECKOUT))

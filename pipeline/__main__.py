@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.errors import UserError, did_you_mean
+from pipeline.errors import did_you_mean, for_user
 from pipeline.process import die_with_parent
 from pipeline.quiet import be_offline
 
@@ -53,11 +53,14 @@ def main(arguments: Sequence[str]) -> int:
         else:
             print(f"{command!r} is no command. {did_you_mean(command, (*STAGES, *COMMANDS))}", file=sys.stderr)
             return 2
-    except UserError as error:
+    except Exception as error:
+        known = for_user(error)
+        if known is None:
+            raise
         if verbose:
             traceback.print_exc()
-        print(error, file=sys.stderr)
-        return error.exit_code
+        print(known, file=sys.stderr)
+        return known.exit_code
     except KeyboardInterrupt:
         print(f"{command}: interrupted; nothing was left half-written", file=sys.stderr)
         return 130

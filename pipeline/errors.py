@@ -1,5 +1,6 @@
 """Errors meant for the user: what is wrong, where, and what to do next. `python -m pipeline` prints them without a traceback."""
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -28,6 +29,24 @@ class DataError(UserError):
 
 class GateError(UserError):
     """A measured figure missed its limit; what was there before is left as it was."""
+
+
+class DiskFullError(UserError):
+    """A write found no room; what was there before is left as it was."""
+
+    def __init__(self, error: OSError) -> None:
+        where = f"{error.filename}: " if error.filename else ""
+        super().__init__(
+            f"{where}no space left on the device; nothing was left half-written\n"
+            "  free some space, then give the same command again: it goes on from what was finished"
+        )
+
+
+def for_user(error: Exception) -> UserError | None:
+    """What to tell the user of `error`; None for a fault of the program, which must show where it is."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(error)
+    return error if isinstance(error, UserError) else None
 
 
 def did_you_mean(wrong: str, choices: Iterable[str]) -> str:

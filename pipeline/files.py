@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +27,10 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+    except OSError as error:
+        if error.errno and error.filename is None:  # a write does not know the name of its file
+            error.filename = str(path)
+        raise
     finally:
         beside.unlink(missing_ok=True)
     _sync_folder(path.parent)
@@ -101,21 +105,25 @@ def digest_tree(root: Path) -> str:
 
 
 @contextmanager
-def locked(path: Path, busy: str, patience: float = 0.0) -> Iterator[None]:
+def locked(path: Path, busy: str, patience: float = 0.0, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold an exclusive lock on `path` while the block runs. UserError(`busy`) when another process has it.
 
-    It is waited for `patience` seconds. The kernel releases the lock when the process dies, however it dies.
+    It is waited for `patience` seconds, and `waits` called when that begins. The kernel releases the lock when the process dies,
+    however it dies.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
-        deadline = time.monotonic() + patience
+        began, told = time.monotonic(), False
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError as error:
-                if time.monotonic() >= deadline:
+                if time.monotonic() >= began + patience:
                     raise UserError(busy) from error
+                if not told:
+                    waits()
+                told = True
                 time.sleep(0.1)
         yield
 

@@ -69,6 +69,7 @@ USED = "used"
 INFERENCE = ("device", "threads")
 MEASURING = ("engine", "split", "max_detections", "keypoint_sigma", "drawing_score")
 VALIDATING = ("keypoint_sigma",)
+RESIZING = ("input.short_side", "input.long_side")
 DISTRIBUTED = (*INFERENCE, "processes", "nodes")
 TRAINING = tuple(field.name for field in fields(TrainConfig) if field.name != "checkpoint_every")
 CODE = Path(__file__).absolute().parent.parent
@@ -136,6 +137,7 @@ class ValidateStage(Stage):
     """Settings of validate."""
 
     validate: ValidateConfig
+    model: ModelConfig = field(metadata={USED: RESIZING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -290,7 +290,8 @@ def record_stage(recorder: Recorder, stage: str, layout: Layout) -> None:
     recorder.final(figures(stage, layout))
     recorder.final(_read_figures(stage, reports / TIMING))
     recorder.tags(dataset_tags(layout) | {f"made.{stage}": result_digest(stage, layout)})
-    recorder.file(reports / "index.html", f"reports/{stage}")
+    for name in ("index.html", "findings.json"):
+        recorder.file(reports / name, f"reports/{stage}")
     if stage == "validate":
         recorder.file(reports / "dataset_card.md", "cards")
     if stage == "export":

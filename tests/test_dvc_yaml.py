@@ -80,7 +80,9 @@ def test_every_setting_of_a_stage_is_listed_but_those_that_never_change_a_result
     anywhere = {"workers", "rendezvous", "slot"}
     reporting = {"engine", "split", "batch", "max_detections", "drawing_score", "sheet"}
     alone = {"compute": {*anywhere, "processes", "nodes"}}
+    all_but_its_input = set(settings.read_params(CHECKOUT)["model"]) - {"input"}
     never = {
+        "validate": {"model": all_but_its_input},
         "ingest": {
             "storage": {"private_addresses", "files", "gigabytes", "connect_seconds", "read_seconds", "attempts", "workers"}
         },
@@ -92,7 +94,7 @@ def test_every_setting_of_a_stage_is_listed_but_those_that_never_change_a_result
     for name, kind in settings.STAGES.items():
         groups = {group: set(values) for group, values in settings.read_params(CHECKOUT).items() if isinstance(values, dict)}
         for group in (field for field in kind.__dataclass_fields__ if field not in ("layout", "seed", "trusted")):
-            listed = {key.split(".", 1)[1] for key in stages[name]["params"] if key.startswith(f"{group}.")}
+            listed = {key.split(".")[1] for key in stages[name]["params"] if key.startswith(f"{group}.")}
             expected = groups[group] - never.get(name, {}).get(group, set())
             assert group in stages[name]["params"] or listed == expected, (name, group)
 

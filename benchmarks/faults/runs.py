@@ -183,3 +183,22 @@ def unreadable_map(draft: Draft) -> list[Place]:
             picture.save(path, "JPEG" if kind == "JPEG" else "PNG")
         places.append(Place(kind, split, image["file_name"]))
     return places
+
+
+@planter("mask-pinholes", "coco", "a mask in run lengths with 15 to 120 holes of 1 to 3 px")
+def pinholes(draft: Draft) -> list[Place]:
+    def spoil(label: Record, image: Record) -> str | None:
+        import cv2
+
+        mask_HW, wanted = pixels(label["segmentation"], image), int(draft.rng.integers(15, 121))
+        room_HW = cv2.erode(np.pad(mask_HW, 1), np.ones((7, 7), np.uint8))[1:-1, 1:-1]
+        y_P, x_P = np.nonzero(room_HW[::5, ::5])
+        if len(y_P) < wanted:
+            return None
+        for place in draft.rng.choice(len(y_P), wanted, replace=False).tolist():
+            side = int(draft.rng.integers(1, 4))
+            mask_HW[5 * y_P[place] : 5 * y_P[place] + side, 5 * x_P[place] : 5 * x_P[place] + side] = 0
+        label["segmentation"] = coded(mask_HW, bool(draft.rng.integers(2)))
+        return "15 to 20 holes" if wanted <= 20 else "21 to 120 holes"
+
+    return draft.spoil_labels(spoil, outlined)

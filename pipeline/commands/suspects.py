@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 NEEDS_MAPS = {"semantic", "panoptic", "densepose"}
-SEVERITY = "warning"
 
 
 class Judged(NamedTuple):
@@ -34,18 +33,29 @@ class Judged(NamedTuple):
 
 
 def run(arguments: Sequence[str]) -> None:
-    """data/validated, models/detector -> reports/suspects: findings.json, metrics.json, index.html. No label is changed.
+    """data/validated, models/detector -> reports/suspects: findings.json, metrics.json, index.html, and an MLflow run of them. No
+    label is changed.
 
     With `suspects.folds=K` detectors are trained in work/suspects instead; a stopped run goes on from there. UserError when the
     detector finds no boxes of classes, or `suspects.split` is what it was trained on.
     """
+    from pipeline import tracking
+
+    chosen, layout = settings.load(arguments), Layout()
+    with tracking.stage_run("suspects", chosen, layout):
+        compare(chosen, layout)
+
+
+def compare(chosen: "Settings", layout: Layout) -> None:
+    """The labels with the detections, and the reports of it."""
     import numpy as np
 
     from pipeline.data.dataset import open_dataset
     from pipeline.files import staged, write_json
-    from pipeline.labels.suspects import Kind, Labels, find_suspects, may_be_overlooked
+    from pipeline.labels.check import Severity
+    from pipeline.labels.suspects import Labels, find_suspects, may_be_overlooked
+    from pipeline.labels.suspicion import Kind
 
-    chosen, layout = settings.load(arguments), Layout()
     dataset = open_dataset(layout.validated)
     judged = cross_validated(dataset, chosen, layout) if chosen.suspects.folds else by_the_trained(dataset, chosen, layout)
     labels, found = Labels.of(judged.split), found_boxes(judged, dataset)
@@ -53,17 +63,20 @@ def run(arguments: Sequence[str]) -> None:
     suspects = [
         one
         for one in find_suspects(labels, found, chosen.suspects)
-        if one.kind is not Kind.OVERLOOKED
-        or may_be_overlooked(judged.split, one.image, categories[int(found.label_D[one.detection])])
+        if chosen.suspects.severity[one.kind] != Severity.IGNORE
+        and (
+            one.kind is not Kind.OVERLOOKED
+            or may_be_overlooked(judged.split, one.image, categories[int(found.label_D[one.detection])])
+        )
     ]
     count = Counter(one.kind for one in suspects)
     metrics = {f"suspects/{kind.value.removeprefix('suspect-')}": count[kind] for kind in Kind}
     metrics |= {"suspects/labels": int(np.count_nonzero(labels.judged_A)), "suspects/pictures": len(judged.split.images)}
     with staged(layout.reports("suspects")) as out:
-        write_json(out / "findings.json", findings(judged, dataset, labels, found, suspects))
+        write_json(out / "findings.json", findings(judged, dataset, labels, found, suspects, chosen))
         write_json(out / "metrics.json", metrics)
         page(judged, dataset, labels, found, suspects, chosen).write(out / "index.html")
-    told = "".join(f"\n  {SEVERITY:<8} {kind:<20} {count[kind]:>7}" for kind in Kind)
+    told = "".join(f"\n  {chosen.suspects.severity[kind]:<8} {kind:<20} {count[kind]:>7}" for kind in Kind)
     print(f"suspects: {len(suspects)} among {metrics['suspects/labels']} labels, judged by {judged.by}{told}")
     print(f"look at {layout.reports('suspects') / 'index.html'}; nothing was changed")
 
@@ -175,13 +188,13 @@ def found_boxes(judged: Judged, dataset: "Dataset") -> "Found":
 
 
 def findings(
-    judged: Judged, dataset: "Dataset", labels: "Labels", found: "Found", suspects: Sequence["Suspect"]
+    judged: Judged, dataset: "Dataset", labels: "Labels", found: "Found", suspects: Sequence["Suspect"], chosen: "Settings"
 ) -> list[dict[str, Any]]:
     """Rows of findings.json: those of validate's, and which box of which class contradicts, how sure."""
     return [
         {
             "code": str(one.kind),
-            "severity": SEVERITY,
+            "severity": str(chosen.suspects.severity[one.kind]),
             "split": judged.origin[one.image],
             "image": judged.split.images.file_names[one.image],
             "annotation": None if one.label < 0 else int(judged.split.annotations.ids_A[labels.row_A[one.label]]),
@@ -199,7 +212,7 @@ def findings(
 
 def reason(one: "Suspect", classes: Sequence[str], labels: "Labels", found: "Found") -> str:
     """The finding in words."""
-    from pipeline.labels.suspects import Kind
+    from pipeline.labels.suspicion import Kind
 
     seen, score = classes[int(found.label_D[one.detection])], found.scores_D[one.detection]
     x1, y1, x2, y2 = found.boxes_D4[one.detection].tolist()
@@ -217,7 +230,7 @@ def page(
 ) -> "Report":
     """The suspects as a page: counts, a picture each, and the table."""
     from pipeline.labels.suspect_pictures import suspect_picture
-    from pipeline.labels.suspects import Kind
+    from pipeline.labels.suspicion import Kind
     from pipeline.report import Report
 
     report = Report("Suspicious labels", f"{dataset.info.source}, {len(judged.split.images)} pictures, judged by {judged.by}")
@@ -236,7 +249,7 @@ def page(
                 for one in shown
             ]
             report.pictures(str(kind), drawn, kind.explanation + note)
-    listed = findings(judged, dataset, labels, found, suspects[: chosen.suspects.rows])
+    listed = findings(judged, dataset, labels, found, suspects[: chosen.suspects.rows], chosen)
     columns = ["sure", "code", "split", "image", "annotation", "reason"]
     rows = [[row[name] if name != "annotation" or row[name] is None else str(row[name]) for name in columns] for row in listed]
     more = f"The first {len(rows)} of {len(suspects)}; findings.json holds all." if len(suspects) > len(rows) else ""

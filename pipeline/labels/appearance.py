@@ -130,11 +130,15 @@ class UnderexposedPicture(LookCheck):
 
 
 class SmallPicture(Check):
-    """A picture smaller than one cell of a feature pyramid's top: enlarged, it has no detail to learn from."""
+    """A picture with too few pixels for the chosen model: enlarged to its input, it has no detail to learn from."""
 
     code = "image-small"
 
     def find(self, data: Columns) -> Findings:
-        shorter_I = np.minimum(data.real_widths_I, data.real_heights_I)
-        rows = np.flatnonzero(data.readable_I & (shorter_I < self.limits.side_px))
-        return data.on_pictures(self, rows, "{w} x {h} pixels", w=data.real_widths_I[rows], h=data.real_heights_I[rows])
+        width_I, height_I, scale_I = data.real_widths_I, data.real_heights_I, data.scale_I()
+        tiny_I = np.minimum(width_I, height_I) < self.limits.side_px
+        rows = np.flatnonzero(data.readable_I & (tiny_I | (scale_I > self.limits.enlarged)))
+        enlarged = [
+            "" if scale <= self.limits.enlarged else f", enlarged {scale:.1f} times" for scale in np.nan_to_num(scale_I[rows])
+        ]
+        return data.on_pictures(self, rows, "{w} x {h} pixels{more}", w=width_I[rows], h=height_I[rows], more=enlarged)

@@ -54,6 +54,8 @@ class Fix(StrEnum):
     """Draw the box around the mask."""
     AREA = "area"
     """Write the area of the mask, or of the box where there is none."""
+    UNITE = "unite"
+    """Give the labels of a class whose name repeats to the first class of that name, and remove the class."""
     UNLABEL = "unlabel"
     """Mark the keypoints at fault as not labelled; the others, and the box, stay."""
 

@@ -54,6 +54,7 @@ CHECKS: dict[str, type[Check]] = {
         masks.MaskArea,
         masks.MaskHole,
         masks.ManyFragments,
+        masks.ManyHoles,
         masks.BrokenRuns,
         masks.RunsOfOtherSize,
         masks.CrowdPolygon,
@@ -98,6 +99,7 @@ CHECKS: dict[str, type[Check]] = {
         distribution.ClassNotMeasured,
         distribution.SplitDrift,
         distribution.CrowdedPicture,
+        distribution.ClassBelowCell,
         distribution.SizeRangeEmpty,
         distribution.ClassFollowsPicture,
     )

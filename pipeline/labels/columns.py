@@ -60,8 +60,12 @@ class Findings:
 class Columns:
     """Annotations and pictures of every split, read only. `inspections` holds what decoding each picture showed."""
 
-    def __init__(self, dataset: Dataset, inspections: dict[str, list[Inspection]]) -> None:
+    def __init__(
+        self, dataset: Dataset, inspections: dict[str, list[Inspection]], network: tuple[int, int] | None = None
+    ) -> None:
         self.dataset = dataset
+        self.network = network
+        """Shorter side, and most of the longer one, that the chosen model resizes pictures to; None where that is not known."""
         self.names = tuple(dataset.splits)
         """Split names, in the dataset's order."""
         splits = list(dataset.splits.values())
@@ -189,6 +193,16 @@ class Columns:
         real_I2 = np.stack([self.real_widths_I, self.real_heights_I], axis=1)
         stored_I1 = (self.widths_I > 0)[:, None] & (self.heights_I > 0)[:, None]
         return np.where(stored_I1, stored_I2, real_I2)
+
+    def scale_I(self) -> NDArray[np.float64]:
+        """How many times the chosen model enlarges each picture; NaN where picture or model is unknown."""
+        if self.network is None:
+            return np.full(len(self.file_names), np.nan)
+        real_I2 = np.stack([self.real_widths_I, self.real_heights_I], axis=1).astype(np.float64)
+        real_I2[(real_I2 <= 0).any(axis=1)] = np.nan
+        short, long = self.network
+        scale_I: NDArray[np.float64] = np.minimum(short / real_I2.min(axis=1), long / real_I2.max(axis=1))
+        return scale_I
 
     def on_annotations(self, check: Check, rows: Rows, reason: str, **columns: Sequence[Any] | NDArray[Any]) -> Findings:
         """Findings about the annotations `rows`; `reason` is a format string over `columns`, which have one value per row."""

@@ -6,6 +6,7 @@ from pipeline.errors import ConfigError, did_you_mean
 from pipeline.labels.check import Severity
 from pipeline.labels.checks import CHECKS
 from pipeline.labels.limits import Limits
+from pipeline.labels.suspicion import Kind
 from pipeline.schema import schema
 
 
@@ -94,8 +95,13 @@ class SuspectsConfig:
     """Most pictures that reports/suspects/index.html shows per code, the surest; findings.json always holds everything."""
     rows: int
     """Most rows of its table."""
+    severity: dict[Kind, Severity]
+    """Of every kind of suspicion: error, warning, info, or ignore (it is not looked for)."""
 
     def __post_init__(self) -> None:
+        for kind in Kind:
+            if kind not in self.severity:
+                raise ConfigError(f"suspects.severity.{kind}", None, "is missing: give it a severity in conf/suspects/")
         if self.folds < 0 or self.folds == 1:
             raise ConfigError("suspects.folds", self.folds, "must be 0 (the trained detector) or 2 and more; 5 is usual")
         if not 0 <= self.apart_iou < min(self.agree_iou, self.class_iou):

@@ -100,6 +100,25 @@ class CrowdedPicture(Check):
         return data.on_pictures(self, rows, "{n} objects", n=count_I[rows])
 
 
+class ClassBelowCell(Check):
+    """A class of which many objects are smaller, at the chosen model's input, than a finest cell: they will be missed."""
+
+    code = "class-below-cell"
+
+    def find(self, data: Columns) -> Findings:
+        shorter_A = (data.boxes_A4[:, 2:] - data.boxes_A4[:, :2]).min(axis=1)
+        scale_A = np.append(data.scale_I(), np.nan)[data.image_A]  # the last serves -1
+        side_A = np.where(~data.ignored_A & (data.label_A >= 0), shorter_A * scale_A, np.nan)
+        reasons = []
+        for label, name in enumerate(data.dataset.classes):
+            own = side_A[(data.label_A == label) & np.isfinite(side_A)]
+            lost = int((own < self.limits.cell_px).sum())
+            if len(own) >= LEAST and lost > self.limits.lost_share * len(own):
+                sides = f"below {self.limits.cell_px:g} px at model.input.short_side={data.network[0]}" if data.network else ""
+                reasons.append(f"{lost} of {len(own)} objects of {name} are {sides}; their median is {np.median(own):.1f} px")
+        return data.on_dataset(self, reasons)
+
+
 class SizeRangeEmpty(Check):
     """A split with hardly an object of one of COCO's sizes: the AP of that size is chance, or missing."""
 

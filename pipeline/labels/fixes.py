@@ -11,6 +11,7 @@ from pipeline.data.annotations import Annotations, PolygonPool
 from pipeline.data.dataset import Dataset, Split
 from pipeline.labels import mask_fixes
 from pipeline.labels.check import Fix, Severity
+from pipeline.labels.class_fixes import can_unite, repeated, united
 from pipeline.labels.columns import Columns, Findings
 from pipeline.labels.images import SizeDiffers
 from pipeline.labels.mask_fixes import Mask
@@ -34,7 +35,8 @@ class Change(NamedTuple):
 
     code: str
     fix: str
-    split: str
+    split: str | None
+    """None: the dataset as a whole."""
     image: str | None
     annotation: int | None
     reason: str
@@ -77,7 +79,26 @@ def mend(data: Columns, inspections: dict[str, list[Inspection]], found: Sequenc
         stayed[name] = [
             upright(inspections[name][row]) if own_I.start + row in draft.upright else inspections[name][row] for row in kept
         ]
-    return Mended(replace(data.dataset, splits=splits), stayed, draft.changes)
+    mended = replace(data.dataset, splits=splits)
+    for findings in chosen:
+        if findings.fix == Fix.UNITE:
+            mended, made = with_united_classes(data, mended, findings)
+            draft.changes += made
+    return Mended(mended, stayed, draft.changes)
+
+
+def with_united_classes(data: Columns, dataset: Dataset, findings: Findings) -> tuple[Dataset, list[Change]]:
+    """`dataset` with one class for each name, and the changes. Classes whose keypoints differ stay apart."""
+    target: dict[int, int] = {}
+    changes = []
+    for finding, (first, other) in zip(data.listed(findings), repeated(data.dataset.info.categories), strict=True):
+        if can_unite(first, other):
+            target[other.id] = first.id
+            old = {"category": other.as_json(), "annotations": int((data.category_A == other.id).sum())}
+            changes.append(
+                Change(finding.code, str(Fix.UNITE), None, None, None, finding.reason, old, {"category": first.as_json()})
+            )
+    return united(dataset, target), changes
 
 
 class _Draft:

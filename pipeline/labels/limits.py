@@ -25,6 +25,9 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
     "sharpness": (0, 1e6, "0 or more"),
     "exposed_share": (0.05, 1, "0.05 to 1 of the pixels"),
     "side_px": (1, 1e6, "1 or more pixels"),
+    "enlarged": (1, 1e6, "1 or more times"),
+    "cell_px": (0, 1e6, "0 or more pixels"),
+    "lost_share": (0, 1, "a share: 0 to 1"),
     "rare": (1, 1e9, "1 or more labels"),
     "imbalance": (1, 1e9, "1 or more"),
     "drift": (0, 1, "a share: 0 to 1"),
@@ -53,7 +56,7 @@ class Limits:
     whole_share: float
     """A box or mask over at least this share of its picture covers the whole of it."""
     fragments: int
-    """A mask in more pieces than this is a finding."""
+    """A mask in more pieces, or with more holes, than this is a finding."""
     overlap_share: float
     """Two masks of a panoptic dataset may share this much of the smaller one."""
     sliver_px: float
@@ -80,6 +83,13 @@ class Limits:
     """A picture is over- or underexposed when at least this share of its pixels is at the end of the scale."""
     side_px: int
     """A picture with a shorter side below this many pixels is small: a feature pyramid's top has one cell for it."""
+    enlarged: float
+    """A picture that the chosen model's input (`model.input`) enlarges more times than this is small, whatever its size."""
+    cell_px: float
+    """An object with a shorter side below this many pixels, at the size that the chosen model resizes its picture to, is smaller
+    than a cell of the finest level: 4 pixels at a pyramid's p2. Set 8 for a RetinaNet, 16 for a C4 model."""
+    lost_share: float
+    """A class with more than this share of objects smaller than a cell is a finding."""
     rare: int
     """A class with fewer training labels than this is rare."""
     imbalance: float

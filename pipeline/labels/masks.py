@@ -148,8 +148,20 @@ class ManyFragments(Check):
     code = "mask-fragments"
 
     def find(self, data: Columns) -> Findings:
-        rows = np.flatnonzero((data.masks.parts_A > self.limits.fragments) & ~data.crowd_A)
-        return data.on_annotations(self, rows, "{n} polygons", n=data.masks.parts_A[rows])
+        pieces_A = np.maximum(data.masks.parts_A, data.masks.pieces_A)
+        rows = np.flatnonzero((pieces_A > self.limits.fragments) & ~data.crowd_A)
+        named = ["pieces" if coded else "polygons" for coded in data.masks.coded_A[rows]]
+        return data.on_annotations(self, rows, "{n} {what}", n=pieces_A[rows], what=named)
+
+
+class ManyHoles(Check):
+    """A mask with very many holes: pixels chosen by a threshold or an automatic tool, not an outline that anybody drew."""
+
+    code = "mask-pinholes"
+
+    def find(self, data: Columns) -> Findings:
+        rows = np.flatnonzero((data.masks.holes_A > self.limits.fragments) & ~data.crowd_A)
+        return data.on_annotations(self, rows, "{n} holes", n=data.masks.holes_A[rows])
 
 
 class BrokenRuns(Check):

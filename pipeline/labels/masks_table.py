@@ -42,6 +42,10 @@ class MaskTable:
     """A polygon lies within another of the same label."""
     sizes_A2: NDArray[np.int64]
     """Height and width that the run lengths state; 0 where they state none."""
+    pieces_A: NDArray[np.int64]
+    """Of run lengths: parts whose pixels touch."""
+    holes_A: NDArray[np.int64]
+    """Of run lengths: gaps that the mask surrounds."""
     fault_A: dict[int, str]
     """By row: what is wrong with run lengths that cannot be used, whatever the picture."""
 
@@ -93,6 +97,8 @@ def _measured(rows: Annotations) -> MaskTable:
         loop_A=loop,
         hole_A=hole,
         sizes_A2=np.zeros((count, 2), np.int64),
+        pieces_A=np.zeros(count, np.int64),
+        holes_A=np.zeros(count, np.int64),
         fault_A={},
     )
     if rows.rle:
@@ -102,7 +108,7 @@ def _measured(rows: Annotations) -> MaskTable:
 
 def _measure_coded(table: MaskTable, rle: dict[int, dict[str, Any]]) -> None:
     """Fill the columns of the labels with run lengths."""
-    from pipeline.labels.outlines import measure_runs
+    from pipeline.labels.outlines import measure_pieces, measure_runs
 
     sized = {row: size for row, coded in rle.items() if (size := _size(coded)) is not None}
     for row in rle.keys() - sized.keys():
@@ -113,7 +119,10 @@ def _measure_coded(table: MaskTable, rle: dict[int, dict[str, Any]]) -> None:
     total, pixels, box, wrong = measure_runs(runs, starts, table.sizes_A2[rows, 0])
     table.area_A[rows], table.boxes_A4[rows] = pixels, box
     wanted = table.sizes_A2[rows].prod(axis=1)
-    for place in np.flatnonzero(unreadable | wrong | (total != wanted)).tolist():
+    sound = ~(unreadable | wrong | (total != wanted))
+    sizes_R2 = table.sizes_A2[rows]
+    table.pieces_A[rows], table.holes_A[rows] = measure_pieces(runs, starts, sizes_R2[:, 0], sizes_R2[:, 1], sound)
+    for place in np.flatnonzero(~sound).tolist():
         row = rows[place]
         height, width = sized[row]
         if unreadable[place] or wrong[place]:

@@ -325,3 +325,82 @@ def measure_runs(runs: Whole, starts: Whole, heights: Whole) -> tuple[Whole, Who
                 wrong[m] = True
                 break
     return total, pixels, box, wrong
+
+
+@jit
+def _columns_of(runs: Whole, height: int, inside: bool) -> Whole:
+    """The stretches [S, 3] (column, first and last row) of one mask's pixels, or of those around them, column by column."""
+    count, place = 0, 0
+    for k in range(len(runs)):
+        if (k % 2 == 1) == inside and runs[k]:
+            count += (place + runs[k] - 1) // height - place // height + 1
+        place += runs[k]
+    found = np.empty((count, 3), np.int64)
+    count, place = 0, 0
+    for k in range(len(runs)):
+        if (k % 2 == 1) == inside:
+            start, end = place, place + runs[k]
+            while start < end:
+                column = start // height
+                last = min(end, (column + 1) * height) - 1
+                found[count] = column, start % height, last % height
+                start = last + 1
+                count += 1
+        place += runs[k]
+    return found
+
+
+@jit
+def _root(parent: Whole, one: int) -> int:
+    while parent[one] != one:
+        parent[one] = parent[parent[one]]
+        one = parent[one]
+    return one
+
+
+@jit
+def _joined(found: Whole, reach: int) -> Whole:
+    """For each stretch the first one of its piece. Stretches of neighbouring columns belong together where they share a row, with
+    `reach` 1 also where they touch at a corner; those of one column where they meet (a run of no pixels lies between)."""
+    parent = np.arange(len(found))
+    behind = 0
+    for one in range(len(found)):
+        column, top, bottom = found[one]
+        if one and found[one - 1, 0] == column and found[one - 1, 2] + 1 == top:
+            parent[_root(parent, one)] = _root(parent, one - 1)
+        while behind < one and (
+            found[behind, 0] < column - 1 or (found[behind, 0] == column - 1 and found[behind, 2] < top - reach)
+        ):
+            behind += 1
+        other = behind
+        while other < one and found[other, 0] == column - 1 and found[other, 1] <= bottom + reach:
+            low, high = _root(parent, one), _root(parent, other)
+            parent[max(low, high)] = min(low, high)
+            other += 1
+    for one in range(len(found)):
+        parent[one] = _root(parent, one)
+    return parent
+
+
+@jit
+def measure_pieces(runs: Whole, starts: Whole, heights: Whole, widths: Whole, sound: Flags) -> tuple[Whole, Whole]:
+    """Of each mask in run lengths that is `sound`: its pieces, whose pixels touch at a side or a corner, and its holes, pieces of
+    the rest that touch no border of the picture and are joined by sides."""
+    pieces, holes = np.zeros(len(starts) - 1, np.int64), np.zeros(len(starts) - 1, np.int64)
+    for m in range(len(starts) - 1):
+        own = runs[starts[m] : starts[m + 1]]
+        if not sound[m]:
+            continue
+        first = _joined(_columns_of(own, heights[m], True), 1)
+        for one in range(len(first)):
+            pieces[m] += first[one] == one
+        around = _columns_of(own, heights[m], False)
+        first = _joined(around, 0)
+        open_ = np.zeros(len(first), np.bool_)
+        for one in range(len(first)):
+            column, top, bottom = around[one]
+            if column == 0 or column == widths[m] - 1 or top == 0 or bottom == heights[m] - 1:
+                open_[first[one]] = True
+        for one in range(len(first)):
+            holes[m] += first[one] == one and not open_[one]
+    return pieces, holes

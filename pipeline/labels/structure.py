@@ -2,13 +2,13 @@
 
 import re
 import unicodedata
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.dataset import Category
 from pipeline.labels.check import Check, Fix
+from pipeline.labels.class_fixes import repeated
 from pipeline.labels.columns import Columns, Findings
 
 UNSEEN = ("Cc", "Cf", "Pd")
@@ -135,10 +135,11 @@ class MissingArea(Check):
 class RepeatedClassName(Check):
     """Two classes of one name: the detector is taught to tell apart what is the same."""
 
-    code = "class-name-repeated"
+    code, fix = "class-name-repeated", Fix.UNITE
 
     def find(self, data: Columns) -> Findings:
-        return data.on_dataset(self, _alike(data, str, lambda first, second: first.name == second.name))
+        found = repeated(data.dataset.info.categories)
+        return data.on_dataset(self, [_pair(first, second) for first, second in found])
 
 
 class AlikeClassNames(Check):
@@ -152,7 +153,13 @@ class AlikeClassNames(Check):
             bare = re.sub(r"[\s_-]+", "", plain).casefold()
             return bare[:-1] if len(bare) > 3 and bare.endswith("s") and not bare.endswith("ss") else bare
 
-        return data.on_dataset(self, _alike(data, key, lambda first, second: first.name != second.name))
+        first: dict[str, Category] = {}
+        found = []
+        for category in data.dataset.info.categories:
+            other = first.setdefault(key(category.name), category)
+            if other.name != category.name:
+                found.append(_pair(other, category))
+        return data.on_dataset(self, found)
 
 
 class ClassIdGap(Check):
@@ -206,15 +213,8 @@ def _image_id(data: Columns, row: int) -> int:
     return int(data.dataset.splits[data.names[split]].images.ids_I[row - int(data.image_start[split])])
 
 
-def _alike(data: Columns, key: Callable[[str], str], counts: Callable[[Category, Category], bool]) -> list[str]:
-    """A line for each class whose name has the key of an earlier one's."""
-    seen: dict[str, Category] = {}
-    found = []
-    for category in data.dataset.info.categories:
-        first = seen.setdefault(key(category.name), category)
-        if first is not category and counts(first, category):
-            found.append(f"classes {first.id} {first.name!r} and {category.id} {category.name!r}")
-    return found
+def _pair(first: Category, second: Category) -> str:
+    return f"classes {first.id} {first.name!r} and {second.id} {second.name!r}"
 
 
 def class_counts(data: Columns) -> NDArray[np.int64]:

@@ -10,7 +10,6 @@ hence the contests. Its distance term is in pixels, so it is left out (ALPHA): a
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pipeline.data.dataset import Split
 from pipeline.labels.config import SuspectsConfig
+from pipeline.labels.suspicion import Kind
 
 ALPHA = 1.0
 """Share of IoU in cleanlab's similarity of boxes; the rest would be exp(-0.1 per pixel of distance)."""
@@ -33,23 +33,6 @@ INSIDE = 0.5
 """A detection that lies in a crowd by this share of its area says nothing, as in COCO's evaluation."""
 
 Rows = NDArray[np.int64]
-
-
-class Kind(StrEnum):
-    """What is suspected; the values are the codes of findings.json."""
-
-    OVERLOOKED = "suspect-overlooked"
-    LOCATION = "suspect-location"
-    CLASS = "suspect-class"
-
-    @property
-    def explanation(self) -> str:
-        """What it means, in one line."""
-        return {
-            Kind.OVERLOOKED: "The detector is sure of an object where no label is: perhaps nobody drew it.",
-            Kind.LOCATION: "The detector sees this object of the same class elsewhere: perhaps the box is badly drawn.",
-            Kind.CLASS: "The detector is sure of another class at this place: perhaps the class is wrong.",
-        }[self]
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,15 +123,20 @@ def _share(rows: dict[str, NDArray[np.int64]], total: int) -> float:
     return len(np.unique(np.concatenate(list(rows.values())))) / total if rows and total else 0.0
 
 
-def validate(dataset: Dataset, cfg: ValidateConfig, show: Callable[[int], None] = lambda done: None) -> Validation:
+def validate(
+    dataset: Dataset,
+    cfg: ValidateConfig,
+    show: Callable[[int], None] = lambda done: None,
+    network: tuple[int, int] | None = None,
+) -> Validation:
     """Run every check on `dataset`, apply the fixes that `cfg.fix` allows, and repeat until nothing is left to mend.
 
     It ends: masks only shrink or change once, boxes and areas follow them, and where the fixes of a round change nothing the
-    findings stay. Pictures are decoded once; `show` is told how many are done.
+    findings stay. Pictures are decoded once; `show` is told how many are done. `network`: see Columns.
     """
     checks = build_checks(cfg.severity, cfg.limits)
     inspections = inspect(dataset, cfg.limits.max_pixels, show)
-    given = data = Columns(dataset, inspections)
+    given = data = Columns(dataset, inspections, network)
     first = found = _found(checks, data)
     findings = _listed(data, first)
     known = set(map(_identity, findings))
@@ -141,7 +146,7 @@ def validate(dataset: Dataset, cfg: ValidateConfig, show: Callable[[int], None] 
         if not made:
             break
         changes += made
-        data = Columns(dataset, inspections)
+        data = Columns(dataset, inspections, network)
         found = _found(checks, data)
         new = [finding for finding in _listed(data, found) if _identity(finding) not in known]
         known.update(map(_identity, new))

@@ -33,7 +33,8 @@ def run(cfg: "ValidateStage") -> None:
     """
     dataset = open_dataset(cfg.layout.dataset)
     with Progress("pictures checked", sum(len(split.images) for split in dataset.splits.values())) as progress:
-        result = validate(dataset, cfg.validate, lambda done: progress.show(done, ""))
+        network = cfg.model.input.short_side, cfg.model.input.long_side
+        result = validate(dataset, cfg.validate, lambda done: progress.show(done, ""), network)
     write_reports(cfg.layout.reports("validate"), result, cfg.validate.page)
     result.require(cfg.validate.gate)
     with staged(cfg.layout.validated) as out:

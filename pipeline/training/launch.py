@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, for_user
 from pipeline.process import die_with_parent, run_streamed
 from pipeline.training.config import ComputeConfig
 
@@ -89,11 +89,12 @@ def main(entry: str, settings: str) -> int:
     module, _, function = entry.partition(":")
     try:
         getattr(importlib.import_module(module), function)(Path(settings))
-    except UserError as error:
-        report({"failed": str(error), "code": error.exit_code})
-        return 1
     except Exception as error:
-        report({"failed": f"{type(error).__name__}: {error}", "code": 1, "trace": traceback.format_exc()})
+        known = for_user(error)
+        if known is None:
+            report({"failed": f"{type(error).__name__}: {error}", "code": 1, "trace": traceback.format_exc()})
+        else:
+            report({"failed": str(known), "code": known.exit_code})
         return 1
     return 0
 

@@ -14,10 +14,9 @@ from pipeline.data.formats.yolo_txt import LineKind, read_frame, read_labels, re
 from pipeline.errors import DataError
 from pipeline.files import digest_tree
 from pipeline.layout import Layout
-from pipeline.settings import ValidateStage
 from pipeline.stages.validate import run as validate
 from tests.data.conftest import Ingest
-from tests.labels.planted import settings
+from tests.labels.planted import settings, validate_stage
 
 ASSETS = "data/datumaro_formats/tests/assets"
 
@@ -193,7 +192,7 @@ def test_faults_are_kept_and_the_checks_find_them(ingest: Ingest, tmp_path):
     dataset = open_dataset(ingest("yolo", source, into=tmp_path))
     assert boxes(dataset)[1] == [88, 8, 104, 24] and boxes(dataset)[4] == [40, 8, 24, 24]
     assert dataset.split("train").annotations.category_A[:6].tolist() == [9, 0, 0, 0, 0, 1]
-    validate(ValidateStage(layout=layout, validate=settings(gate=1.0)))
+    validate(validate_stage(layout, settings(gate=1.0)))
     found = json.loads((layout.reports("validate") / "findings.json").read_text())
     by_code = {code: {f["annotation"] for f in found if f["code"] == code} for code in {f["code"] for f in found}}
     assert by_code["category-unknown"] == {1} and by_code["box-outside"] == {2}

@@ -9,6 +9,7 @@ from PIL import Image
 
 from pipeline.data.annotations import Annotations, ImageTable, PolygonPool
 from pipeline.data.dataset import Category, Dataset, DatasetInfo, Split
+from pipeline.detector.config import ModelConfig
 from pipeline.labels.check import Severity
 from pipeline.labels.checks import CHECKS
 from pipeline.labels.columns import Columns, Finding
@@ -16,6 +17,8 @@ from pipeline.labels.config import Gate, Page, ValidateConfig
 from pipeline.labels.limits import Limits
 from pipeline.labels.mask_fixes import area_of
 from pipeline.labels.pictures import inspect
+from pipeline.layout import Layout
+from pipeline.settings import ValidateStage
 
 CLASSES = {3: "cat", 7: "dog"}
 
@@ -26,6 +29,7 @@ class Planted:
     def __init__(self, folder: Path, pictures: dict[str, list[str]] | None = None) -> None:
         self.folder = folder
         self.stated: int | None = None
+        self.network: tuple[int, int] | None = None
         self.classes = [Category(i, name) for i, name in CLASSES.items()]
         self.unlisted: tuple[str, ...] = ()
         self.images: dict[str, list[dict[str, Any]]] = {}
@@ -80,7 +84,7 @@ class Planted:
     def columns(self, max_pixels: int = 10**8) -> Columns:
         """What checks see."""
         dataset = self.dataset()
-        return Columns(dataset, inspect(dataset, max_pixels))
+        return Columns(dataset, inspect(dataset, max_pixels), self.network)
 
     def found(self, code: str, **limits: float) -> list[Finding]:
         """The findings of one check."""
@@ -132,3 +136,13 @@ def settings(fix: str = "safe", gate: float = 1.0, more: dict[str, float] | None
         page=Page(**shipped["page"]),
         severity={code: Severity(value) for code, value in chosen.items()},
     )
+
+
+def validate_stage(layout: Layout, cfg: ValidateConfig) -> ValidateStage:
+    """The stage as for the smallest model, whose input has a shorter side of 64 pixels."""
+    from pydantic import TypeAdapter
+
+    model = TypeAdapter[ModelConfig](ModelConfig).validate_python(
+        yaml.safe_load(Path("conf/model/faster_rcnn_tiny.yaml").read_text())
+    )
+    return ValidateStage(layout=layout, validate=cfg, model=model)

@@ -85,6 +85,22 @@ def test_small_picture(planted: Planted) -> None:
     assert [(f.image, f.reason) for f in planted.found("image-small")] == [("31.png", "100 x 31 pixels")]
 
 
+def test_pictures_too_small_for_the_model(planted: Planted) -> None:
+    """100 x 80 pixels: the shorter side counts, unless the longer one reaches its limit first."""
+    save(lambda picture: picture.crop((0, 0, 60, 50)))(planted.picture("train", "small.png"))
+    for network, small in (
+        ((200, 1000), []),
+        ((201, 1000), [50]),
+        ((321, 1000), [80, 80, 80, 50]),
+        ((400, 240), []),
+        ((400, 401), [80, 80, 80, 50]),
+    ):
+        planted.network = network
+        found = planted.found("image-small")
+        assert sorted(int(f.reason.split()[2]) for f in found) == sorted(small), network
+    assert found[0].reason == "100 x 80 pixels, enlarged 4.0 times"
+
+
 def test_clean_pictures_are_quiet(planted: Planted) -> None:
     assert not planted.found_by(CODES)
 

@@ -118,3 +118,17 @@ def test_class_that_the_light_gives_away(tmp_path: Path) -> None:
     assert found[100] == [
         f"brightness tells pictures with {name} from the others in 100% of the pairs" for name in ("cat", "dog")
     ]
+
+
+def test_class_whose_objects_are_smaller_than_a_cell_at_the_models_input(planted: Planted) -> None:
+    """Boxes of 100 x 80 pictures at an input of 40: half as large. The cats are 30 and 7.9 px, of dogs nothing is lost."""
+    for number in range(9):
+        planted.box("train", "a.png", (5 * number, 1, 5 * number + 20, 1 + (7.9 if number < 2 else 8)), 3)
+        planted.box("val", "c.png", (5 * number, 1, 5 * number + 20, 9), 7)
+    assert not planted.found("class-below-cell")  # no model is chosen
+    planted.network = (40, 1000)
+    reasons = [f.reason for f in planted.found("class-below-cell")]
+    assert reasons == ["2 of 12 objects of cat are below 4 px at model.input.short_side=40; their median is 4.0 px"]
+    assert not planted.found("class-below-cell", lost_share=0.2) and not planted.found("class-below-cell", cell_px=3.9)
+    planted.network = (80, 1000)
+    assert not planted.found("class-below-cell")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pycocotools import mask as coco
+from scipy import ndimage
 
 from pipeline.data.dataset import open_dataset, write_dataset
 from pipeline.data.maps import SplitMaps
@@ -38,6 +39,21 @@ def runs(y1: int, x1: int, y2: int, x2: int, height: int = 80, width: int = 100)
     pixels[y1:y2, x1:x2] = 1
     coded = coco.encode(pixels)
     return {"size": [height, width], "counts": coded["counts"].decode()}
+
+
+def coded(mask_HW: np.ndarray) -> dict[str, Any]:
+    """COCO's run lengths of a mask."""
+    found = coco.encode(np.asfortranarray(mask_HW, np.uint8))
+    return {"size": list(found["size"]), "counts": found["counts"].decode()}
+
+
+def dotted(count: int, inside: bool) -> dict[str, Any]:
+    """Run lengths of `count` dots, or of a rectangle with so many holes."""
+    mask_HW = np.zeros((80, 100), np.uint8)
+    mask_HW[5:35, 5:65] = not inside
+    place = np.arange(count)
+    mask_HW[8 + 4 * (place % 3), 8 + 4 * (place // 3)] = inside
+    return coded(mask_HW)
 
 
 def plain(y1: int, x1: int, y2: int, x2: int) -> list[int]:
@@ -71,6 +87,8 @@ POLYGONS: list[tuple[str, dict, dict]] = [
     ("mask-hole", {"polygons": [SQUARE, INNER]}, {"polygons": [SQUARE, BESIDE], "area": 1500}),
     ("mask-hole", {"polygons": [INNER, SQUARE], "area": 1200}, {"polygons": [INNER, BESIDE], "area": 400}),
     ("mask-fragments", {"polygons": [(3 * k, 5, 3 * k + 2, 5, 3 * k, 7) for k in range(21)], "area": 42}, {"polygons": [SQUARE]}),
+    ("mask-fragments", {"rle": dotted(21, inside=True)}, {"rle": dotted(20, inside=True), "box": (8, 8, 33, 17), "area": 20}),
+    ("mask-pinholes", {"rle": dotted(21, inside=False)}, {"rle": dotted(20, inside=False), "box": (5, 5, 65, 35), "area": 1780}),
     ("mask-rle-sum", {"rle": {"size": [80, 100], "counts": [100, 20, 7879]}}, {"rle": runs(10, 10, 40, 50)}),
     ("mask-rle-sum", {"rle": {"size": [80, 100], "counts": runs(10, 10, 40, 50)["counts"][:-1]}}, {"rle": runs(10, 10, 40, 50)}),
     ("mask-rle-sum", {"rle": {"size": [80, 100], "counts": [100, -20, 7920]}}, {"rle": runs(10, 10, 40, 50)}),
@@ -150,6 +168,28 @@ def test_packed_and_plain_runs_are_measured_as_pycocotools_does(planted: Planted
     wanted = [(float(one.sum()), *coco.toBbox(coco.encode(one)).tolist()) for one in pixels] * 2
     for row, (area, x, y, w, h) in zip(coded_rows, wanted, strict=True):
         assert table.area_A[row] == area and table.boxes_A4[row].tolist() == [x, y, x + w, y + h]
+
+
+@pytest.mark.parametrize("density", [0.02, 0.3, 0.5, 0.7, 0.98])
+def test_pieces_and_holes_are_those_of_scipy(density: float) -> None:
+    """Pieces touch at corners too, the gaps between them do not; a gap at the border is no hole."""
+    from pipeline.labels.outlines import measure_pieces
+
+    rng = np.random.default_rng(int(100 * density))
+    for _ in range(60):
+        height, width = rng.integers(1, 12, 2).tolist()
+        mask_HW = rng.random((height, width)) < density
+        flat = np.concatenate([[0], mask_HW.reshape(-1, order="F").astype(np.int64), [2]])
+        runs = np.diff(np.concatenate([[0], np.flatnonzero(np.diff(flat))]))
+        for place in rng.integers(0, len(runs), 2).tolist():  # a run of no pixels parts nothing
+            if runs[place] > 1:
+                runs = np.concatenate([runs[:place], [1, 0, runs[place] - 1], runs[place + 1 :]])
+        starts, sound = np.array([0, 0, len(runs)]), np.ones(2, np.bool_)
+        pieces, holes = measure_pieces(runs, starts, np.full(2, height), np.full(2, width), sound)
+        gaps_HW, gaps = ndimage.label(~mask_HW)
+        edge = np.concatenate([gaps_HW[0], gaps_HW[-1], gaps_HW[:, 0], gaps_HW[:, -1]])
+        assert pieces[1] == ndimage.label(mask_HW, np.ones((3, 3)))[1]
+        assert holes[1] == gaps - len(set(edge.tolist()) - {0})
 
 
 def test_masks_over_each_other_are_a_fault_of_panoptic_data_only(planted: Planted, tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ from pipeline.labels.validation import validate
 from pipeline.layout import Layout
 from pipeline.settings import ValidateStage
 from pipeline.stages.validate import run
-from tests.labels.planted import Planted, settings
+from tests.labels.planted import Planted, settings, validate_stage
 from tests.labels.test_validation import spoil
 
 
 def stage(root: Path, **chosen: Any) -> ValidateStage:
-    return ValidateStage(layout=Layout(root), validate=settings(**chosen))
+    return validate_stage(Layout(root), settings(**chosen))
 
 
 def ingested(planted: Planted, root: Path) -> Layout:
@@ -157,3 +157,14 @@ def test_hostile_labels_end_in_findings_and_a_page(planted: Planted, tmp_path: P
     assert bool(changes) == (fix != "none")
     if fix != "none":
         assert validate(open_dataset(cfg.layout.validated), settings(fix)).changes == []
+
+
+def test_the_chosen_models_input_judges_the_pictures(planted: Planted, tmp_path: Path) -> None:
+    """100 x 80 pixels at a shorter side of 64, then of 400."""
+    ingested(planted, tmp_path)
+    small = stage(tmp_path)
+    large = replace(small, model=replace(small.model, input=replace(small.model.input, short_side=400, long_side=800)))
+    for chosen, expected in ((small, 0), (large, 3)):
+        run(chosen)
+        findings = json.loads((tmp_path / "reports/validate/findings.json").read_bytes())
+        assert sum(finding["code"] == "image-small" for finding in findings) == expected

@@ -104,6 +104,32 @@ def test_names_of_classes(planted: Planted, code: str, names: list[str]) -> None
     assert [(f.code, f.reason) for f in found] == [(code, f"classes 3 {names[0]!r} and 7 {names[1]!r}")]
 
 
+def test_classes_of_one_name_become_one(planted: Planted) -> None:
+    planted.classes = [Category(3, "cat"), Category(5, "dog"), Category(7, "cat"), Category(9, "cat")]
+    planted.box("val", "c.png", (60, 5, 80, 15), 9)
+    planted.images["train"][0]["extra"] = {"neg_category_ids": [7, 5, 3]}
+    planted.stated = 80
+    before = {name: split.annotations.category_A.tolist() for name, split in planted.dataset().splits.items()}
+    assert not [c for c in validate(planted.dataset(), settings("safe")).changes if c.fix == "unite"]
+    result = validate(planted.dataset(), settings("all"))
+    info = result.mended.info
+    assert [(one.id, one.name) for one in info.categories] == [(3, "cat"), (5, "dog")]
+    assert info.stated_classes == 78  # two of the names were one class
+    for name, split in result.mended.splits.items():
+        assert split.annotations.category_A.tolist() == [{7: 3, 9: 3}.get(one, one) for one in before[name]]
+        assert split.annotations.label_A.tolist() == [0] * len(before[name])
+    assert result.mended.split("train").images.extra[0]["neg_category_ids"] == [3, 5]
+    made = [change for change in result.changes if change.fix == "unite"]
+    assert [(c.old["category"]["id"], c.old["annotations"], c.new["category"]["id"]) for c in made] == [(7, 3, 3), (9, 1, 3)]
+    assert not validate(result.mended, settings("all")).changes
+
+
+def test_classes_of_other_keypoints_stay_apart(planted: Planted) -> None:
+    planted.classes = [Category(3, "cat", keypoints=("nose",)), Category(7, "cat")]
+    result = validate(planted.dataset(), settings("all"))
+    assert len(result.mended.info.categories) == 2 and not result.changes
+
+
 def test_another_number_of_classes_is_stated_than_named(planted: Planted) -> None:
     for stated in (None, len(planted.classes)):
         planted.stated = stated

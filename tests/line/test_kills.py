@@ -9,11 +9,13 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
 
 import pytest
+import yaml
 
 from pipeline.files import digest_tree
 from tests.line.conftest import SETTINGS, STAGES, Clone
@@ -23,6 +25,7 @@ PLACES = ("data/dataset", "data/validated", "models/detector", "models/quantized
 METRICS = tuple(f"reports/{stage}/metrics.json" for stage in STAGES)
 COMMANDS = {"flow": ("flows.line",), "dvc": ("dvc", "repro"), "stage": ("dvc", "repro")}
 """What is started, by what is killed."""
+KILLED = {"flow": "the flow", "dvc": "dvc", "stage": "the stage's process"}
 
 
 TURNS = [pytest.param(tuple(COMMANDS), id="turns")]
@@ -31,7 +34,10 @@ ALONE = [pytest.param((victim,), id=victim, marks=pytest.mark.nightly) for victi
 
 @pytest.mark.parametrize("victims", TURNS + ALONE)
 def test_killed_in_every_stage_it_ends_the_same(
-    victims: tuple[str, ...], by_flow: tuple[Clone, str], clone: Callable[[str], Clone]
+    victims: tuple[str, ...],
+    by_flow: tuple[Clone, str],
+    clone: Callable[[str], Clone],
+    note: Callable[[str, str, str], None],
 ) -> None:
     undisturbed, _ = by_flow
     name = "_".join(victims)
@@ -55,6 +61,11 @@ def test_killed_in_every_stage_it_ends_the_same(
     assert "up to date" in made.run("dvc", "status")
     assert not [path for path in made.folder.rglob("*") if re.fullmatch(r"\..*\.(new|old|tmp)", path.name)]
     assert "Traceback" not in (said := log.read_text()), said
+    note(
+        f"SIGKILL at a random moment of each stage: {' and '.join(KILLED[victim] for victim in victims)}",
+        "ends, and with it every process that it started; results are there as a whole or not there",
+        "completes; results and metrics have the same bytes as undisturbed, `dvc status` is clean",
+    )
 
 
 def processes_of(made: Clone, stage: str) -> list[int]:
@@ -74,3 +85,30 @@ def wait_for(happened: Callable[[], object], seconds: float, otherwise: str | Ca
             return found
         time.sleep(0.05)
     raise AssertionError(otherwise if isinstance(otherwise, str) else otherwise())
+
+
+def test_two_flows_at_once_in_one_checkout(
+    by_flow: tuple[Clone, str], warm: Callable[[str], Clone], note: Callable[[str, str, str], None]
+) -> None:
+    """Quantize and export are to be done: one flow does it, the other waits and finds nothing to do."""
+    undisturbed, _ = by_flow
+    made = warm("together")
+    shutil.rmtree(made.folder / ".dvc/cache/runs")
+    record = yaml.safe_load((made.folder / "dvc.lock").read_text())
+    for stage in ("quantize", "export"):
+        del record["stages"][stage]
+    (made.folder / "dvc.lock").write_text(yaml.safe_dump(record, sort_keys=False))
+    logs = [made.home / f"{name}.log" for name in ("first", "second")]
+    started = [made.start(log, "flows.line") for log in logs]
+    said = [log.read_text() for log, one in zip(logs, started, strict=True) if one.wait(600) is not None]
+    assert [one.returncode for one in started] == [0, 0], said
+    waited = [("waits for it to end" in text, "nothing to do" in text) for text in said]
+    assert sorted(waited) == [(False, False), (True, True)], said
+    for place in (*PLACES, *METRICS):
+        assert digest_tree(made.folder / place) == digest_tree(undisturbed.folder / place), place
+    assert "up to date" in made.run("dvc", "status")
+    note(
+        "Two flows started at once in one checkout",
+        "one works, the other waits for it and then finds nothing to do; both complete",
+        "nothing to do; the same bytes as undisturbed",
+    )

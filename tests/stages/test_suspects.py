@@ -1,0 +1,56 @@
+"""The command `suspects` on the trained line: a label that says another class, a label that is gone."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import settings, tracking
+from pipeline.commands.suspects import compare
+from pipeline.labels.check import Severity
+from pipeline.layout import Layout
+from tests.stages.tiny import TINY
+from tests.test_tracking import Inline
+
+
+@pytest.fixture
+def spoilt(line: Layout, tmp_path: Path) -> tuple[Layout, int]:
+    """The line's validation labels with one class changed; its label's id.."""
+    layout = Layout(tmp_path)
+    shutil.copytree(line.validated, layout.validated)
+    shutil.copytree(line.detector, layout.detector)
+    path = layout.validated / "val.json"
+    content = json.loads(path.read_bytes())
+    changed = content["annotations"][0]
+    others = [one["id"] for one in content["categories"] if one["id"] != changed["category_id"]]
+    changed["category_id"] = others[0]
+    path.write_text(json.dumps(content))
+    return layout, changed["id"]
+
+
+def test_a_changed_class_is_suspected_and_recorded(
+    spoilt: tuple[Layout, int], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.setattr(tracking, "Recorder", Inline)
+    layout, wanted = spoilt
+    chosen = settings.load([*TINY, "tracking=sqlite", "suspects.class_score=0.3", "suspects.overlooked_score=0.3"], root)
+    severity = chosen.suspects.severity | dict.fromkeys(["suspect-location"], Severity.IGNORE)
+    severity |= dict.fromkeys(["suspect-class"], Severity.ERROR)
+    chosen = replace(chosen, suspects=replace(chosen.suspects, severity=severity))
+    with tracking.stage_run("suspects", chosen, layout):
+        compare(chosen, layout)
+    found = json.loads((layout.reports("suspects") / "findings.json").read_bytes())
+    assert ("error", wanted) in [(one["severity"], one["annotation"]) for one in found if one["code"] == "suspect-class"]
+    assert "suspect-location" not in {one["code"] for one in found}
+
+    uri = tracking.absolute_uri(chosen.tracking.uri, tmp_path)
+    client = MlflowClient(uri, uri)
+    (run,) = client.search_runs([client.get_experiment_by_name(chosen.tracking.experiment).experiment_id])
+    assert run.data.metrics["suspects/class"] == sum(one["code"] == "suspect-class" for one in found) >= 1
+    assert run.data.params["suspects.class_score"] == "0.3" and "validated.digest" in run.data.tags
+    stored = {file.path for file in client.list_artifacts(run.info.run_id, "reports/suspects")}
+    assert stored == {"reports/suspects/findings.json", "reports/suspects/index.html"}
