@@ -46,6 +46,8 @@ def detect(source: Path) -> Evidence:
             "has no label file of a known format",
             "choose it by dataset=FORMAT, or --from FORMAT, to learn what is missing",
         )
+    if any(one.kind == "coco" for one in found):  # labels of the same objects: `coco` has their outlines too
+        found = [one for one in found if one.kind != "panoptic"]
     rivals = [one for one in found if 2 * one.pictures >= found[0].pictures]
     if len(rivals) > 1:
         listed = "".join(f"\n  {one.kind}: {one.text}" for one in rivals)
