@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.stage import cause
+from flows.repro import cause
 from pipeline.process import Ended, run_streamed
 
 CHECKOUT = Path(__file__).parent.parent.parent
