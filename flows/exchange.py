@@ -79,8 +79,8 @@ def receive(root: Path, branch: str) -> None:
         git(root, "merge", "--quiet", "--ff-only", "FETCH_HEAD")
 
 
-def publish(root: Path, branch: str, stages: Sequence[str], say: Say) -> None:
-    """Commit dvc.lock and push it to `branch` of origin. UserError when that fails.
+def publish(root: Path, branch: str, stages: Sequence[str], say: Say) -> str:
+    """Commit dvc.lock and push it to `branch` of origin; the commit. UserError when that fails.
 
     When others have pushed meanwhile, their commits stay and the entries of `stages` are put into their dvc.lock.
     """
@@ -97,8 +97,9 @@ def publish(root: Path, branch: str, stages: Sequence[str], say: Say) -> None:
                 raise  # nobody was faster: there is another reason
             _onto_theirs(root, stages)
         else:
-            say(f"origin/{branch} is {git(root, 'rev-parse', '--short', 'HEAD')}")
-            return
+            commit = git(root, "rev-parse", "HEAD")
+            say(f"origin/{branch} is {commit[:12]}")
+            return commit
     raise UserError(f"git push to {branch} failed {TRIES} times, each time somebody else was faster; run the same command again")
 
 
