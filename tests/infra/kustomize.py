@@ -118,7 +118,7 @@ def adorn(made: Object, plan: Object) -> None:
 
 def find(objects: list[Object], kind: str, name: str) -> Object:
     """The object of this kind and name; AssertionError without it."""
-    found = [made for made in objects if (made["kind"], made["metadata"]["name"]) == (kind, name)]
+    found = [made for made in objects if (made["kind"], made["metadata"].get("name")) == (kind, name)]
     assert len(found) == 1, f"{kind}/{name}: {len(found)} of them"
     return found[0]
 
