@@ -26,7 +26,7 @@ def test_another_machine_is_reached_by_an_address_of_this_one() -> None:
     assert not place.holds
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind((place.address, 0))  # it is one of ours
-    assert place.interface in dict((name, number) for number, name in socket.if_nameindex())
+    assert place.interface in {name for _, name in socket.if_nameindex()}
 
 
 def test_a_name_that_nobody_knows_is_waited_for_and_then_said() -> None:
