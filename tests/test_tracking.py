@@ -216,7 +216,7 @@ def test_of_several_machines_the_first_alone_has_a_run(store, monkeypatch):
         tracking.curves().log(3, {"loss": 0.5})
         write_json(layout.reports("train") / "metrics.json", {"steps": 3})
     (run,) = client.search_runs([client.get_experiment_by_name("shared out").experiment_id])
-    assert run.info.status == "FINISHED" and run.data.metrics == {"train/loss": 0.5, "train/steps": 3}
+    assert run.info.status == "FINISHED" and run.data.metrics.items() >= {"train/loss": 0.5, "train/steps": 3}.items()
 
 
 def test_off_starts_no_process_and_writes_nothing(tmp_path):

@@ -54,10 +54,10 @@ def test_a_source_that_dvc_tracks_is_needed(project: Path, tracked: str) -> None
 
 
 def test_an_unknown_stage_is_one_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match=r"stage=tarin is none of dvc.yaml; its stages: settings, ingest"):
+    with pytest.raises(ConfigError, match=r"stage='tarin' is none of dvc.yaml; its stages: settings, ingest"):
         inputs(["tarin"], root)
     assert main(["train", "--branch"]) == 2
-    assert capsys.readouterr().err == "--branch needs a value\n"
+    assert capsys.readouterr().err == "config: --branch needs a value\n"
 
 
 @pytest.fixture
