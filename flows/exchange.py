@@ -129,7 +129,9 @@ def _onto_theirs(root: Path, stages: Sequence[str]) -> None:
     ours = yaml.safe_load((root / RECORD).read_text())
     git(root, "reset", "--quiet", "--keep", "FETCH_HEAD")
     theirs = yaml.safe_load((root / RECORD).read_text()) if (root / RECORD).exists() else {}
-    write_atomically(root / RECORD, yaml.safe_dump(merged_record(theirs, ours, stages), sort_keys=False).encode())
+    merged = merged_record(theirs, ours, stages)
+    if merged != theirs:  # else it would be the same record in other words
+        write_atomically(root / RECORD, yaml.safe_dump(merged, sort_keys=False).encode())
 
 
 def _on_origin(root: Path, branch: str) -> bool:

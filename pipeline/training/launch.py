@@ -21,8 +21,8 @@ from pipeline.training.nodes import Place, place_of
 
 _MARK = "\x1edetectline "
 _TORCHRUN = "torch.distributed.run"
-LATEST = 1800
-"""Seconds that a machine waits for the others: a cluster starts them one by one."""
+LATEST, SILENT = 1800, 300
+"""Seconds that a machine waits for the others, which a cluster starts one by one, and for an answer of the one where they meet."""
 AGAIN = (
     "when a machine was lost, or did not come: start the same command on every machine again; training goes on from the newest "
     "checkpoint that any of them has"
@@ -80,7 +80,7 @@ def torchrun(entry: str, settings: Path, compute: ComputeConfig, place: Place | 
         words += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
     else:
         words += ["--rdzv-backend=c10d", f"--rdzv-endpoint={compute.rendezvous}", "--rdzv-id=detectline"]
-        patience = f"join_timeout={LATEST},read_timeout={LATEST}"  # of the others, and of the one where they meet
+        patience = f"join_timeout={LATEST},read_timeout={SILENT}"
         words += [f"--local-addr={place.address}", f"--rdzv-conf=is_host={int(place.holds)},{patience}"]
     return [*words, "--max-restarts=0", "-m", "pipeline.training.launch", entry, str(settings)]
 

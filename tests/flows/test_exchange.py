@@ -119,6 +119,16 @@ def test_two_who_push_at_once_keep_each_others_results(clones: tuple[Path, Path]
     assert recorded(first) == recorded(second)
 
 
+def test_two_who_made_the_same_leave_one_commit(clones: tuple[Path, Path]) -> None:
+    """As the machines of one training do."""
+    first, second = clones
+    for clone in clones:
+        record(clone, train="2")
+        (clone / "dvc.lock").write_text(f"# {clone.name}'s way to write\n{(clone / 'dvc.lock').read_text()}")
+    commit = publish(first, BRANCH, ["train"], quiet)
+    assert publish(second, BRANCH, ["train"], quiet) == commit
+
+
 def test_a_push_that_fails_for_another_reason_is_said_and_not_tried_again(clones: tuple[Path, Path]) -> None:
     first, _ = clones
     hook = Path(git(first, "remote", "get-url", "origin")) / "hooks/pre-receive"

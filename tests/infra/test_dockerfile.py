@@ -66,6 +66,13 @@ def test_a_planted_fault_is_found(before: str, after: str, said: str) -> None:
     assert any(said in problem for problem in problems(DOCKERFILE.replace(before, after)))
 
 
+def test_nothing_writes_outside_of_tmp() -> None:
+    """Pods have a read-only file system: what Python's, DVC's and numba's caches default to is not writable there."""
+    set_to = dict(re.findall(r"\b([A-Z_]+)=(\S+)", " ".join(rest for name, rest in instructions(DOCKERFILE) if name == "ENV")))
+    assert all(set_to[name].startswith("/tmp") for name in ("HOME", "DVC_SITE_CACHE_DIR", "NUMBA_CACHE_DIR"))
+    assert set_to["PYTHONDONTWRITEBYTECODE"] == "1"
+
+
 def test_python_is_one_that_the_project_takes() -> None:
     versions = set(re.findall(r"^FROM python:(3\.\d+)\.\d+", DOCKERFILE, re.MULTILINE))
     assert versions <= {"3.11", "3.12"} and len(versions) == 1
