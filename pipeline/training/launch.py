@@ -22,7 +22,7 @@ from pipeline.training.nodes import Place, place_of
 _MARK = "\x1edetectline "
 _TORCHRUN = "torch.distributed.run"
 LATEST, SILENT = 1800, 300
-"""Seconds that a machine waits for the others, which a cluster starts one by one, and for an answer of the one where they meet."""
+"""Seconds that a machine waits for the others, which a cluster starts one by one, and for a word of the one where they meet."""
 AGAIN = (
     "when a machine was lost, or did not come: start the same command on every machine again; training goes on from the newest "
     "checkpoint that any of them has"
