@@ -201,3 +201,15 @@ def test_the_first_pod_obeys_prefect_and_the_others_run_beside_it(index: str, ex
     subprocess.run(["sh", "-c", script, "node.sh", "prefect", "flow-run", "execute"], env=environment, check=True)
     said = (tmp_path / "said").read_text()
     assert expected in said and ("git clone" in said) == (index != "0")
+
+
+def test_settings_of_prefect_are_settings_of_prefect(objects: list[Object]) -> None:
+    """A misspelt one would be ignored: a server without its database, or open to everybody."""
+    import prefect.settings
+
+    told = {variable["name"] for container in containers(objects) for variable in container.get("env", ())}
+    told |= find(objects, "ConfigMap", "addresses")["data"].keys() | secrets()["detectline-jobs"]
+    named = {name for name in told if name.startswith("PREFECT_")}
+    assert len(named) > 8
+    assert [name for name in named if not hasattr(prefect.settings, name)] == []
+    assert not hasattr(prefect.settings, "PREFECT_SERVER_DATABASE_HOSTS")
