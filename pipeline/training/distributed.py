@@ -133,7 +133,7 @@ def joined(device: str) -> Iterator[Ranks]:
     local, local_count = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(minutes=30) if device == "cuda" else _LONG)
     try:
-        hosts = dist.new_group(backend="gloo", timeout=_LONG)
+        hosts: Any = dist.new_group(backend="gloo", timeout=_LONG)
         places: list[Any] = [None] * count
         dist.all_gather_object(places, local, group=hosts)
         leading = [number for number, place in enumerate(places) if place == 0]

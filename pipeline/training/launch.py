@@ -89,6 +89,9 @@ def environment(compute: ComputeConfig, place: Place | None) -> dict[str, str]:
     """The ranks' environment: the interface they talk by, and as many threads as each rank will use."""
     threads = str(compute.threads_each(max(1, compute.processes)))
     talk = {"GLOO_SOCKET_IFNAME": "lo" if place is None else os.environ.get("GLOO_SOCKET_IFNAME", place.interface)}
+    if place is not None:
+        # A store of its own for each round: in torchrun's, ranks that start anew would find the addresses of those before.
+        talk["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     return {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", **talk}
 
 
