@@ -168,3 +168,27 @@ def test_machines_that_are_killed_and_come_back_end_like_undisturbed_ones(machin
     assert re.search(rf"goes on after step ({3 * EVERY}|{4 * EVERY})\b", said), said
     assert f"train {STEPS}/{STEPS}" in said
     assert one.results() == undisturbed and two.results() == undisturbed
+
+
+@pytest.mark.faults
+@pytest.mark.nightly  # 100 s
+@pytest.mark.timeout(600)
+def test_a_machine_that_vanished_is_replaced_by_another(machines: tuple[Machine, Machine]) -> None:
+    """Power gone: no connection is closed, the first machine waits. Another one comes, at another address, with an empty disk."""
+    one, two = machines
+    meeting = f"{one.address}:29400"
+    runs = [machine.start(meeting, "tracking=off") for machine in machines]
+    runs[0].until(EVERY + 2)
+    ip("-n", two.name, "link", "set", two.interface, "down")
+    two.kill()
+    runs[1].end(-signal.SIGKILL)
+    assert runs[0].process.poll() is None
+    shutil.rmtree(two.folder / "work")
+    ip("-n", two.name, "address", "flush", "dev", two.interface)
+    ip("-n", two.name, "address", "add", "10.213.7.3/24", "dev", two.interface)
+    ip("-n", two.name, "link", "set", two.interface, "up")
+    runs[1] = two.start(meeting, "tracking=off")
+    said = [run.end(0) for run in runs]
+    assert re.search(r"goes on after step \d", said[0]), said
+    assert f"train {STEPS}/{STEPS}" in said[0]
+    assert one.results() == two.results()

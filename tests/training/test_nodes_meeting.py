@@ -47,6 +47,7 @@ def test_torchrun_is_told_who_holds_the_meeting(root: Path, monkeypatch: pytest.
     assert environment(compute, place)["GLOO_SOCKET_IFNAME"] == "eth1"
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")
     assert environment(compute, place)["GLOO_SOCKET_IFNAME"] == "ib0"
+    assert environment(compute, place)["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"  # a machine that comes anew finds its round
     assert environment(replace(compute, nodes=1), None)["GLOO_SOCKET_IFNAME"] == "lo"
 
 
