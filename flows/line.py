@@ -24,8 +24,9 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
+from flows.repro import CHECKOUT, Outcome, child_environment
 from flows.server import prefect_api
-from flows.stage import CHECKOUT, Outcome, child_environment, run_stage
+from flows.stage import run_stage
 from flows.summary import Summary, summarise
 from flows.workspace import Workspace, keep, own_worktree, require_source
 from pipeline import settings, tracking
@@ -61,8 +62,11 @@ def line(overrides: list[str] | None = None) -> Summary | State[Any]:
 
 @contextmanager
 def workspace(overrides: Sequence[str]) -> Iterator[Workspace]:
-    """Where this run works: the checkout, locked, or with overrides a worktree of its own."""
-    if overrides:
+    """Where this run works: the checkout, locked, or with overrides a worktree of its own.
+
+    With storage.exchange always a worktree: its branch is how the result leaves a machine that nobody looks at.
+    """
+    if overrides or settings.check(settings.compose(settings.on_top((), CHECKOUT), CHECKOUT)).storage.exchange:
         place = own_worktree(CHECKOUT, str(flow_run.name), overrides)
         record_source(place.config.dataset, place.config.storage, Layout(place.root))
         get_run_logger().info("this run works in %s, on branch %s", place.root.relative_to(CHECKOUT), place.branch)
@@ -151,7 +155,9 @@ def bring_up_to_date(stage: str, place: Workspace, run: tracking.Recorder | None
     """One stage as a task named after it."""
     slot = place.config.compute.slot if stage in settings.STAGES and "compute" in settings.groups(stage) else None
     extra = {tracking.RUN_ID: run.run_id} if run is not None and run.run_id else {}
-    state = run_stage.with_options(name=stage, task_run_name=stage)(stage, place.root, extra, slot, return_state=True)
+    state = run_stage.with_options(name=stage, task_run_name=stage)(
+        stage, place.root, extra, slot, place.config.storage.exchange, return_state=True
+    )
     if not state.is_completed():
         raise UserError(state.message or f"{stage}: ended as {state.name}")
     return cast(Outcome, state.result())

@@ -123,13 +123,17 @@ def require_source(source: str, checkout: Path) -> None:
 def keep(place: Workspace, message: str) -> str:
     """Commit the run's result to its branch and push its data when DVC has a default remote; the commit.
 
-    UserError when the push fails: the commit stands, and the message says how to push later.
+    With storage.exchange the branch goes to the repository `origin`. UserError when a push fails: the commit stands, and the
+    message says how to push the data later.
     """
     known = git(place.root, "ls-files", *RESULT).split()  # one that is gone now is committed as gone
     git(place.root, "add", "--force", "--all", *(name for name in RESULT if name in known or (place.root / name).exists()))
     # hooks are for people: a formatter that is not installed must not lose a run
     git(place.root, *identity(place.root), "commit", "--quiet", "--no-verify", "--allow-empty", "-m", message)
     commit = git(place.root, "rev-parse", "HEAD")
+    if place.config.storage.exchange:  # the data has been pushed stage by stage
+        git(place.root, "push", "--quiet", "--no-verify", "origin", f"HEAD:refs/heads/{place.branch}")
+        return commit
     remotes: list[str] = []
     run_streamed([sys.executable, "-m", "dvc", "config", "core.remote"], remotes.append, cwd=place.root)
     if any(remotes):

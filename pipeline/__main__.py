@@ -87,7 +87,8 @@ def run_stage(stage: str, overrides: Sequence[str]) -> None:
     config = settings.load(overrides, layout.root)
     stage_config = settings.stage_config(stage, config, layout)
     busy = f"{stage}: another process is running this stage in this checkout; wait for it, or stop it"
-    with locked(layout.work(stage) / "lock", busy), tracking.stage_run(stage, config, layout):
+    shared_out = stage == "train" and config.compute.nodes > 1
+    with locked(layout.work(stage) / "lock", busy), tracking.stage_run(stage, config, layout, shared_out):
         timing = layout.reports(stage) / TIMING
         timing.unlink(missing_ok=True)  # of an earlier run; a stage may write times of its own into it
         began = time.monotonic()

@@ -94,6 +94,11 @@ class Stage:
         keys.remove("layout")
         return tuple(keys)
 
+    @property
+    def one_machine(self) -> bool:
+        """Whether no other machine has a share in the stage: several may differ in cores, and yet do one work."""
+        return True
+
     def digest(self, inputs: Sequence[Path]) -> str:
         """Of everything that the stage's results depend on: settings, the files `inputs`, code, torch's version.
 
@@ -105,7 +110,7 @@ class Stage:
 
         values = flat(asdict(self))
         used = {name: value for name, value in values.items() if any(f"{name}.".startswith(f"{key}.") for key in self.params())}
-        cores = len(os.sched_getaffinity(0))  # what compute.threads=0 stands for
+        cores = len(os.sched_getaffinity(0)) if self.one_machine else 0  # what compute.threads=0 stands for
         parts = [orjson.dumps(used, option=orjson.OPT_SORT_KEYS).decode(), version("torch"), str(cores)]
         code = [path for room in ("pipeline", "ops_cuda") for path in sorted((CODE / room).rglob("*.py"))]
         parts += [digest_file(path) for path in (*inputs, *code)]
@@ -149,6 +154,11 @@ class TrainStage(Stage):
     evaluate: EvaluateConfig = field(metadata={USED: VALIDATING})
     compute: ComputeConfig = field(metadata={USED: DISTRIBUTED})
     seed: int
+
+    @property
+    def one_machine(self) -> bool:
+        """Whether no other machine trains with this one."""
+        return self.compute.nodes == 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -187,15 +187,19 @@ class Curves:
     """Figures of a stage by step; goes nowhere when tracking is off or nobody opened a run."""
 
     def __init__(self, stage: str = "", start: Callable[[], Recorder] | None = None) -> None:
-        """`start` gives the recorder, called with the first figures: most stages draw no curve."""
+        """`start` gives the recorder, called with the first figures or by `open`: most stages draw no curve."""
         self.stage = stage
         self.recorder: Recorder | None = None
         self._start = start
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Queue the figures of one step; costs microseconds, but for the first, which starts a process."""
+    def open(self) -> None:
+        """Make sure that the run is there, before any figure is."""
         if self._start is not None and self.recorder is None:
             self.recorder = self._start()
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Queue the figures of one step; costs microseconds, but for the first, which starts a process."""
+        self.open()
         if self.recorder is not None:
             self.recorder.curve({full_name(self.stage, name): value for name, value in figures.items()}, step)
 
@@ -209,11 +213,12 @@ def curves() -> Curves:
 
 
 @contextmanager
-def stage_run(stage: str, config: HasTracking, layout: Layout) -> Iterator[None]:
+def stage_run(stage: str, config: HasTracking, layout: Layout, shared_out: bool = False) -> Iterator[None]:
     """Track one stage: settings and origin before it, its metrics, times and report after it, its curves in between.
 
     UserError when the store cannot be opened. When the stage fails, the run is marked so and the error goes on. Inside a
     flow only curves are sent from here: the flow, which has the run open, records the rest (`start_run`, `record_stage`).
+    A stage that is `shared_out` to several machines has one run, of the machine that finds out that it is the first.
     """
     if not config.tracking.enabled:
         yield
@@ -221,7 +226,7 @@ def stage_run(stage: str, config: HasTracking, layout: Layout) -> Iterator[None]
         with _curves_of_flow(stage, config, layout, run_id):
             yield
     else:
-        with _run_of_stage(stage, config, layout):
+        with _run_of_stage(stage, config, layout, shared_out):
             yield
 
 
@@ -243,27 +248,37 @@ def _curves_of_flow(stage: str, config: HasTracking, layout: Layout, run_id: str
 
 
 @contextmanager
-def _run_of_stage(stage: str, config: HasTracking, layout: Layout) -> Iterator[None]:
-    """The run of this `dvc` invocation, or one of the stage's own."""
-    recorder = Recorder(config.tracking, layout.root)
-    shared = _shared_run(layout)
-    if shared is not None and shared.exists():
-        recorder.open(json.loads(shared.read_bytes())["run_id"], wait=False)
-    else:
-        recorder.open(name="dvc repro" if shared else stage)
-        if shared is not None:
-            write_json(shared, {"run_id": recorder.run_id})
-    start_run(recorder, config, layout)
-    recorder.tags(input_tags(stage, layout.root))
+def _run_of_stage(stage: str, config: HasTracking, layout: Layout, shared_out: bool) -> Iterator[None]:
+    """The run of this `dvc` invocation, or one of the stage's own; for `shared_out` see stage_run."""
+
+    def start() -> Recorder:
+        recorder = Recorder(config.tracking, layout.root)
+        shared = _shared_run(layout)
+        if shared is not None and shared.exists():
+            recorder.open(json.loads(shared.read_bytes())["run_id"], wait=False)
+        else:
+            recorder.open(name="dvc repro" if shared else stage)
+            if shared is not None:
+                write_json(shared, {"run_id": recorder.run_id})
+        start_run(recorder, config, layout)
+        recorder.tags(input_tags(stage, layout.root))
+        return recorder
+
+    drawn = Curves(stage, start)
+    if not shared_out:
+        drawn.open()
     try:
-        with _curves(Curves(stage, lambda: recorder)):
+        with _curves(drawn):
             yield
-        record_stage(recorder, stage, layout)
+        if drawn.recorder is not None:
+            record_stage(drawn.recorder, stage, layout)
     except BaseException as error:
-        recorder.tags({f"failed.{stage}": str(error) or type(error).__name__})
-        recorder.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        if drawn.recorder is not None:
+            drawn.recorder.tags({f"failed.{stage}": str(error) or type(error).__name__})
+            drawn.recorder.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
-    recorder.close()
+    if drawn.recorder is not None:
+        drawn.recorder.close()
 
 
 @contextmanager

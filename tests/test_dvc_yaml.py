@@ -84,7 +84,16 @@ def test_every_setting_of_a_stage_is_listed_but_those_that_never_change_a_result
     never = {
         "validate": {"model": all_but_its_input},
         "ingest": {
-            "storage": {"private_addresses", "files", "gigabytes", "connect_seconds", "read_seconds", "attempts", "workers"}
+            "storage": {
+                "private_addresses",
+                "files",
+                "gigabytes",
+                "connect_seconds",
+                "read_seconds",
+                "attempts",
+                "workers",
+                "exchange",
+            }
         },
         "train": {"train": {"checkpoint_every"}, "compute": anywhere, "evaluate": reporting},
         "evaluate": alone,

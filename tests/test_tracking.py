@@ -199,6 +199,26 @@ def test_store_lost_on_the_way_costs_figures_not_the_run(tmp_path, capfd, monkey
     assert "figures of this run in sqlite:///mlflow.db are incomplete" in capfd.readouterr().err
 
 
+def test_of_several_machines_the_first_alone_has_a_run(store, monkeypatch):
+    monkeypatch.setattr(tracking, "Recorder", Inline)
+    root, client = store
+    whole, layout = Whole(config(experiment="shared out"), 0), Layout(root)
+    with tracking.stage_run("train", whole, layout, shared_out=True):
+        pass  # another machine: rank 0 is not on it
+    with (
+        pytest.raises(UserError, match="lost"),
+        tracking.stage_run("train", whole, layout, shared_out=True),
+    ):
+        raise UserError("the connection was lost before anybody was the first")
+    assert client.get_experiment_by_name("shared out") is None
+    with tracking.stage_run("train", whole, layout, shared_out=True):
+        tracking.curves().open()
+        tracking.curves().log(3, {"loss": 0.5})
+        write_json(layout.reports("train") / "metrics.json", {"steps": 3})
+    (run,) = client.search_runs([client.get_experiment_by_name("shared out").experiment_id])
+    assert run.info.status == "FINISHED" and run.data.metrics.items() >= {"train/loss": 0.5, "train/steps": 3}.items()
+
+
 def test_off_starts_no_process_and_writes_nothing(tmp_path):
     with tracking.stage_run("train", Whole(config(enabled=False), 0), Layout(tmp_path)):
         tracking.curves().log(0, {"loss": 1.0})

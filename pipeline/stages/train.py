@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline import tracking
 from pipeline.data.dataset import open_dataset
@@ -35,13 +35,19 @@ def run(cfg: "TrainStage") -> None:
             shown = (f"{name.split('/', 1)[1]} {value:.4g}" for name, value in figures.items() if name in SHOWN)
             progress.show(step, "  ".join(shown))
 
+        def hear(said: Mapping[str, Any]) -> None:
+            if "first" in said:
+                curves.open()  # of several machines, the one that rank 0 is on has the run
+            else:
+                show(**said)
+
         if cfg.compute.alone:
             from pipeline.stages.train_rank import train_alone
 
             train_alone(cfg, work, show)
         else:
             cfg.write(work / "settings.json")
-            launch("pipeline.stages.train_rank:train_rank", work / "settings.json", cfg.compute, lambda said: show(**said))
+            launch("pipeline.stages.train_rank:train_rank", work / "settings.json", cfg.compute, hear)
 
 
 @contextmanager

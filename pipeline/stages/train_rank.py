@@ -23,11 +23,12 @@ from pipeline.detector.pretrained.backbone import load_pretrained
 from pipeline.detector.pretrained.checkpoint import load_checkpoint
 from pipeline.detector.settings.keypoints import KeypointConfig
 from pipeline.detector.weights import save_detector, save_training
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, UserError
 from pipeline.evaluation.inference import TorchBackend, merging_of, predict_split
 from pipeline.evaluation.tasks import evaluate_all
 from pipeline.evaluation.truth import CategoryLike, Truth, found_categories
-from pipeline.files import locked, staged, write_json
+from pipeline.files import locked, staged, write_atomically, write_json
+from pipeline.layout import Layout
 from pipeline.settings import TrainStage
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.device import prepare_device
@@ -50,10 +51,13 @@ def train_rank(settings: Path) -> None:
     """This process's share of the training that the file `settings` in the work folder describes."""
     cfg = TrainStage.read(settings)
     with joined(cfg.compute.device) as ranks:
-        if not ranks.first:
+        if not ranks.leads:
             fit(cfg, settings.parent, ranks, lambda step, figures: None)
             return
         with locked(settings.with_name("lock"), busy(settings.parent), PATIENCE):
+            require_same_work(settings.parent.name, ranks)
+            if ranks.first:
+                report({"first": True})
             fit(cfg, settings.parent, ranks, lambda step, figures: report({"step": step, "figures": dict(figures)}))
 
 
@@ -98,6 +102,30 @@ def fit(cfg: TrainStage, work: Path, ranks: Ranks, show: Callable[[int, Mapping[
             save_training(out, asdict(cfg.train), cfg.seed, dataset.info.digest)
         metrics = {name: value for name, value in final.items() if is_reproducible(name)}
         write_json(cfg.layout.reports("train") / "metrics.json", metrics)
+    if ranks.leads and ranks.machines > 1:
+        share_results(cfg.layout, ranks)
+
+
+def require_same_work(name: str, ranks: Ranks) -> None:
+    """UserError unless all machines train the same: `name` is of settings, labels and code. The ranks that lead them call it."""
+    first = ranks.on_every_machine(name)
+    if name != first:
+        wrong = (
+            f"train: this machine has other settings, labels or code than the one of rank 0 (work/train/{name}, there {first})"
+        )
+        raise UserError(f"{wrong}\n  bring all machines to one commit, and its data by dvc pull data/validated")
+
+
+def share_results(layout: Layout, ranks: Ranks) -> None:
+    """Rank 0's results on every machine, so that each has made what dvc.yaml says. The ranks that lead them call it."""
+    detector, metrics = layout.detector, layout.reports("train") / "metrics.json"
+    made = {path.name: path.read_bytes() for path in detector.iterdir()} if ranks.first else {}
+    made, figures = ranks.on_every_machine((made, metrics.read_bytes() if ranks.first else b""))
+    if not ranks.first:
+        with staged(detector) as out:
+            for name, content in made.items():
+                (out / name).write_bytes(content)
+        write_atomically(metrics, figures)
 
 
 def training_pictures(split: Split, cfg: TrainStage, classes: Sequence[Category] = ()) -> TrainingPictures:

@@ -28,6 +28,9 @@ class StorageConfig:
     """Longest silence of a server that is sending."""
     attempts: int
     """Tries per request, by the HTTP library and by boto3; what was received is kept in any case, and the next run goes on."""
+    exchange: bool
+    """True: a flow's stages pull what they read from DVC's default remote and push what they make, and the branch of the result
+    goes to git's origin: for machines that share nothing. False: everything is in the checkout."""
     workers: int
     """Objects of a prefix that are fetched at a time."""
 

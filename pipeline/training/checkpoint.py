@@ -30,11 +30,8 @@ class Checkpoints:
         """Whether to write one after `step`; after the last step the result itself is written."""
         return bool(self.every) and step % self.every == 0 and step < last
 
-    def write(self, step: int, state: dict[str, Any]) -> None:
-        """Keep `state` (tensors, numbers, text, lists and dicts of them) as the state after `step` steps; drop the oldest."""
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        content = buffer.getvalue()
+    def write(self, step: int, content: bytes) -> None:
+        """Keep `content`, which is `packed`, as the state after `step` steps; drop the oldest."""
         write_atomically(self.folder / f"step-{step:08d}.pt", _digest(content) + content)
         for old in self._files()[KEPT:]:
             old.unlink()
@@ -52,8 +49,15 @@ class Checkpoints:
         return sorted(self.folder.glob("step-*.pt"), reverse=True)
 
 
+def packed(state: dict[str, Any]) -> bytes:
+    """`state` (tensors, numbers, text, lists and dicts of them) as the content of a checkpoint."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
 def read(content: bytes) -> dict[str, Any]:
-    """The state that `Checkpoints.write` was given, on the CPU."""
+    """The state that was `packed`, on the CPU."""
     state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     return state
 

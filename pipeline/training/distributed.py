@@ -34,11 +34,19 @@ class Ranks:
     local_count: int = 1
     hosts: Any = None
     """The gloo group for what is not on a device."""
+    machines: int = 1
+    leaders: Any = None
+    """The gloo group of the first rank of each machine; None when there is but one."""
 
     @property
     def first(self) -> bool:
         """Whether this rank writes, logs and validates."""
         return self.rank == 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank writes what each machine keeps: checkpoints, and the results."""
+        return self.local == 0
 
     def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
         """The module to call in training: its backward averages gradients over the ranks. All start from rank 0's weights."""
@@ -92,12 +100,20 @@ class Ranks:
         dist.all_gather_object(values, value, group=self.hosts)
         return values
 
-    def from_first(self, value: Any) -> Any:
-        """Rank 0's `value` on every rank."""
+    def from_rank(self, rank: int, value: Any) -> Any:
+        """The `value` of one rank on every rank."""
         if self.count == 1:
             return value
         values = [value]
-        dist.broadcast_object_list(values, src=0, group=self.hosts)
+        dist.broadcast_object_list(values, src=rank, group=self.hosts)
+        return values[0]
+
+    def on_every_machine(self, value: Any) -> Any:
+        """Rank 0's `value` on the rank that leads each machine; only those call it."""
+        if self.machines == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self.leaders)
         return values[0]
 
     def wait(self) -> None:
@@ -117,6 +133,11 @@ def joined(device: str) -> Iterator[Ranks]:
     local, local_count = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(minutes=30) if device == "cuda" else _LONG)
     try:
-        yield Ranks(rank, count, local, local_count, dist.new_group(backend="gloo", timeout=_LONG))
+        hosts: Any = dist.new_group(backend="gloo", timeout=_LONG)
+        places: list[Any] = [None] * count
+        dist.all_gather_object(places, local, group=hosts)
+        leading = [number for number, place in enumerate(places) if place == 0]
+        leaders = dist.new_group(leading, timeout=_LONG, backend="gloo") if len(leading) > 1 else None
+        yield Ranks(rank, count, local, local_count, hosts, len(leading), leaders)
     finally:
         dist.destroy_process_group()

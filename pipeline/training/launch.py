@@ -17,9 +17,16 @@ from typing import Any
 from pipeline.errors import UserError, for_user
 from pipeline.process import die_with_parent, run_streamed
 from pipeline.training.config import ComputeConfig
+from pipeline.training.nodes import Place, place_of
 
 _MARK = "\x1edetectline "
 _TORCHRUN = "torch.distributed.run"
+LATEST, SILENT = 1800, 300
+"""Seconds that a machine waits for the others, which a cluster starts one by one, and for a word of the one where they meet."""
+AGAIN = (
+    "when a machine was lost, or did not come: start the same command on every machine again; training goes on from the newest "
+    "checkpoint that any of them has"
+)
 
 
 class RankFailed(UserError):
@@ -37,6 +44,7 @@ def launch(entry: str, settings: Path, compute: ComputeConfig, on_report: Callab
     failed; the others are then gone.
     """
     failed: list[dict[str, Any]] = []
+    place = place_of(compute.rendezvous) if compute.nodes > 1 else None
 
     def hear(line: str) -> None:
         if line.startswith(_MARK):
@@ -45,17 +53,18 @@ def launch(entry: str, settings: Path, compute: ComputeConfig, on_report: Callab
         elif not failed:  # torchrun's own account of the failure says nothing that the rank has not said
             print(line, flush=True)
 
-    ended = run_streamed(torchrun(entry, settings, compute), hear, env=environment(compute))
+    ended = run_streamed(torchrun(entry, settings, compute, place), hear, env=environment(compute, place))
     if ended.code != 0:
-        # A rank that the failure of another one broke may be heard first: a message for the user outweighs a stack trace.
-        told = sorted(failed, key=lambda said: "trace" in said)
+        # A rank that the failure of another one broke may be heard first: a message for the user outweighs the rest.
+        told = sorted(failed, key=lambda said: ("lost" in said, "trace" in said))
+        advice = f"\n  {AGAIN}" if place and (not told or "lost" in told[0] or "trace" in told[0]) else ""
         if not told:
             raise UserError(
-                f"train: a training process was ended from outside, or crashed (status {ended.code}); see the lines above"
+                f"train: a training process was ended from outside, or crashed (status {ended.code}); see the lines above{advice}"
             )
         if "trace" in told[0]:
             print(told[0]["trace"], file=sys.stderr, flush=True)
-        raise RankFailed(told[0]["failed"], told[0]["code"])
+        raise RankFailed(told[0]["failed"] + advice, told[0]["code"])
 
 
 def report(values: Mapping[str, Any]) -> None:
@@ -64,21 +73,31 @@ def report(values: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def torchrun(entry: str, settings: Path, compute: ComputeConfig) -> list[str]:
-    """The command that starts this machine's ranks; they meet on 127.0.0.1, or where `compute.rendezvous` says."""
+def torchrun(entry: str, settings: Path, compute: ComputeConfig, place: Place | None) -> list[str]:
+    """The command that starts this machine's ranks; they meet on 127.0.0.1, or as one `place` where `compute.rendezvous` says."""
     words = [sys.executable, "-m", _TORCHRUN, f"--nnodes={compute.nodes}", f"--nproc-per-node={compute.processes or 'gpu'}"]
-    if compute.nodes == 1:
+    if place is None:
         words += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
     else:
         words += ["--rdzv-backend=c10d", f"--rdzv-endpoint={compute.rendezvous}", "--rdzv-id=detectline"]
+        patience = f"join_timeout={LATEST},read_timeout={SILENT}"
+        words += [f"--local-addr={place.address}", f"--rdzv-conf=is_host={int(place.holds)},{patience}"]
     return [*words, "--max-restarts=0", "-m", "pipeline.training.launch", entry, str(settings)]
 
 
-def environment(compute: ComputeConfig) -> dict[str, str]:
-    """The ranks' environment: the loopback for one machine, and as many threads as each rank will use."""
+def environment(compute: ComputeConfig, place: Place | None) -> dict[str, str]:
+    """The ranks' environment: the interface they talk by, and as many threads as each rank will use."""
     threads = str(compute.threads_each(max(1, compute.processes)))
-    local = {"GLOO_SOCKET_IFNAME": "lo"} if compute.nodes == 1 else {}
-    return {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", **local}
+    talk = {"GLOO_SOCKET_IFNAME": "lo" if place is None else os.environ.get("GLOO_SOCKET_IFNAME", place.interface)}
+    if place is not None:
+        # A store of its own for each round: in torchrun's, ranks that start anew would find the addresses of those before.
+        talk["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    return {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", **talk}
+
+
+def lost(error: Exception) -> bool:
+    """Whether the error is another process's end as this one sees it: a connection of torch's that broke."""
+    return any(kind.__name__ == "DistError" for kind in type(error).__mro__) or "gloo" in str(error).lower()
 
 
 def main(entry: str, settings: str) -> int:
@@ -90,11 +109,12 @@ def main(entry: str, settings: str) -> int:
     try:
         getattr(importlib.import_module(module), function)(Path(settings))
     except Exception as error:
-        known = for_user(error)
-        if known is None:
-            report({"failed": f"{type(error).__name__}: {error}", "code": 1, "trace": traceback.format_exc()})
-        else:
+        if known := for_user(error):
             report({"failed": str(known), "code": known.exit_code})
+        elif lost(error):
+            report({"failed": f"train: the connection to another training process broke: {error}", "code": 1, "lost": True})
+        else:
+            report({"failed": f"{type(error).__name__}: {error}", "code": 1, "trace": traceback.format_exc()})
         return 1
     return 0
 

@@ -1,13 +1,14 @@
 """Everything that a training carries from one step to the next, and how it goes to a checkpoint and back."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from pipeline.detector.detector import Detector
 from pipeline.detector.weights import load_transient_buffers, transient_buffers
 from pipeline.errors import UserError
-from pipeline.training.checkpoint import Checkpoints, random_states, read, set_random_states
+from pipeline.training.checkpoint import Checkpoints, packed, random_states, read, set_random_states
 from pipeline.training.config import TrainConfig
 from pipeline.training.distributed import Ranks
 from pipeline.training.ema import Ema
@@ -42,11 +43,17 @@ class TrainingState:
         return self.model if self.ema is None else self.ema.model  # type: ignore[return-value]
 
     def save(self, checkpoints: Checkpoints, ranks: Ranks) -> None:
-        """Write a checkpoint, on rank 0. All ranks call it, after each has found its losses finite; UserError for weights that
-        are not."""
+        """Write rank 0's state as a checkpoint on every machine. All ranks call it, after each has found its losses finite.
+
+        UserError for weights that are not.
+        """
         randoms = ranks.gathered(random_states())  # a rank whose losses were not finite never comes here, so nothing is written
-        if not ranks.first:
-            return
+        if ranks.leads:
+            content = ranks.on_every_machine(self._packed(checkpoints, randoms) if ranks.first else None)
+            checkpoints.write(self.step, content)
+
+    def _packed(self, checkpoints: Checkpoints, randoms: list[Any]) -> bytes:
+        """What a checkpoint holds."""
         if not all(bool(torch.isfinite(value).all()) for value in self.model.parameters()):
             todo = "lower train.optimizer.lr, or set train.clip"
             raise UserError(f"train: the weights after step {self.step} are not finite; no checkpoint of them is kept\n  {todo}")
@@ -61,14 +68,18 @@ class TrainingState:
             "curve": self.curve,
             "work": checkpoints.folder.name,
         }
-        checkpoints.write(self.step, state)
+        return packed(state)
 
     def load(self, checkpoints: Checkpoints, ranks: Ranks) -> bool:
-        """Go back to the newest checkpoint that rank 0 has, if it is one of this work and this number of ranks."""
-        content = ranks.from_first(checkpoints.newest() if ranks.first else None)
-        if content is None:
+        """Go back to the newest checkpoint that any machine has, if it is one of this work and this number of ranks.
+
+        So a machine that comes back with an empty disk is given what the others kept, whichever ranks they have now.
+        """
+        own = checkpoints.newest() if ranks.leads else None
+        steps = ranks.gathered(read(own)["step"] if own is not None else 0)
+        if not any(steps):
             return False
-        state = read(content)
+        state = read(ranks.from_rank(steps.index(max(steps)), own))
         if state["work"] != checkpoints.folder.name or len(state["random"]) != ranks.count:
             return False
         self.model.load_state_dict(state["model"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.stage import cause
+from flows.repro import cause
 from pipeline.process import Ended, run_streamed
 
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -145,3 +145,30 @@ def test_sigterm_alone_is_enough_for_a_willing_child():
     with pytest.raises(Cancelled):
         run_streamed([sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"], cancel, grace=20.0)
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "exchange, outcome, done",
+    [
+        (False, "ran", ["train"]),
+        (True, "ran", ["pull for train", "train, or pull it", "push train"]),
+        (True, "pulled", ["pull for train", "train, or pull it"]),
+    ],
+)
+def test_with_exchange_a_stage_pulls_before_and_pushes_after(exchange, outcome, done, monkeypatch):
+    import logging
+
+    from flows import stage
+
+    seen: list[str] = []
+
+    def bring(name, root, extra, say, *, pull):
+        seen.append(f"{name}, or pull it" if pull else name)
+        return outcome
+
+    monkeypatch.setattr(stage, "get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr(stage, "bring_up_to_date", bring)
+    monkeypatch.setattr(stage, "pull_inputs", lambda names, root, say: seen.append(f"pull for {names[0]}"))
+    monkeypatch.setattr(stage, "push_results", lambda names, root, say: seen.append(f"push {names[0]}"))
+    assert stage.run_stage.fn("train", CHECKOUT, {}, None, exchange) == outcome
+    assert seen == done

@@ -145,3 +145,15 @@ def test_a_worktree_tracks_into_its_checkouts_store(checkout, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(checkout))
     monkeypatch.setenv("DVC_EXP_BASELINE_REV", "0" * 40)
     assert home(checkout / ".dvc/tmp/exps/tmp1") == checkout
+
+
+def test_with_exchange_the_result_goes_to_origin(checkout, tmp_path):
+    """A machine that nobody looks at keeps nothing: its branch must be where the others find it."""
+    git(tmp_path, "init", "-q", "--bare", "hub.git")
+    git(checkout, "remote", "add", "origin", str(tmp_path / "hub.git"))
+    place = own(checkout, "storage.exchange=true")
+    commit = workspace.keep(place, "result")
+    assert git(tmp_path / "hub.git", "rev-parse", place.branch) == commit
+    git(checkout, "remote", "set-url", "origin", str(tmp_path / "gone.git"))
+    with pytest.raises(UserError, match="git push failed"):
+        workspace.keep(place, "again")

@@ -14,7 +14,7 @@ from pipeline.data.sampler import StepSampler
 from pipeline.detector.build import build_detector
 from pipeline.detector.config import ModelConfig
 from pipeline.errors import UserError
-from pipeline.training.checkpoint import Checkpoints, random_states, read, set_random_states
+from pipeline.training.checkpoint import Checkpoints, packed, random_states, read, set_random_states
 from pipeline.training.config import AdamW, TrainConfig
 from pipeline.training.ema import Ema
 from pipeline.training.loop import NonFiniteLoss, train
@@ -101,7 +101,7 @@ def test_no_checkpoint_is_kept_of_values_that_are_not_finite(spoilt: int, tmp_pa
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoints = Checkpoints(tmp_path, 1)
     for step in (1, 2, 3):
-        checkpoints.write(step, {"step": step, "weights": torch.full((100,), float(step))})
+        checkpoints.write(step, packed({"step": step, "weights": torch.full((100,), float(step))}))
     newest = tmp_path / "step-00000003.pt"
     assert read(checkpoints.newest() or b"")["step"] == 3
     newest.write_bytes(damage(newest.read_bytes()))
