@@ -5,7 +5,6 @@ Exit 0 when it went well; 1 with one message when a stage failed; 2 when a setti
 """
 
 import math
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,15 +23,16 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
+from flows.command import as_command
 from flows.repro import CHECKOUT, Outcome, child_environment
-from flows.server import prefect_api
 from flows.stage import run_stage
 from flows.summary import Summary, summarise
 from flows.workspace import Workspace, keep, own_worktree, require_source
 from pipeline import settings, tracking
 from pipeline.data.fetching import record_source
 from pipeline.errors import ConfigError, UserError
-from pipeline.files import digest_file, locked
+from pipeline.events import CHANGED, RESOURCE, emit
+from pipeline.files import digest_file, locked, read_json
 from pipeline.layout import Layout
 from pipeline.process import run_streamed
 
@@ -102,7 +102,10 @@ def run_line(place: Workspace) -> Summary:
     outcomes: dict[str, Outcome] = {}
     with flow_tracking(place, outcomes) as run:
         for stage in STAGES:
+            before = dataset_digest(layout)
             outcomes[stage] = bring_up_to_date(stage, place, run)
+            if stage == "ingest" and dataset_digest(layout) != before:
+                tell_of_change(place)
             if run is not None and stage in settings.STAGES:
                 record = tracking.record_stage if outcomes[stage] == "ran" else tracking.carry_stage
                 record(run, stage, layout)
@@ -118,6 +121,22 @@ def run_line(place: Workspace) -> Summary:
     if summary.classes:
         create_table_artifact(summary.classes, key="ap-per-class", description="Box AP per class on the validation split")
     return summary
+
+
+def dataset_digest(layout: Layout) -> str | None:
+    """Content digest of data/dataset; None before there is one."""
+    place = layout.dataset / "dataset.json"
+    content = read_json(place) if place.exists() else None
+    return str(content["digest"]) if isinstance(content, dict) and "digest" in content else None
+
+
+def tell_of_change(place: Workspace) -> None:
+    """Emit `dataset.changed`: what listens decides what to do. A server that does not take it costs the event, not the run."""
+    source = place.config.dataset
+    try:
+        emit(CHANGED, f"{RESOURCE}{source.kind}", {"digest": dataset_digest(Layout(place.root)), "source": source.source})
+    except UserError as error:
+        get_run_logger().warning("%s", error)
 
 
 def drop_broken_record(root: Path) -> None:
@@ -198,24 +217,15 @@ def main(arguments: Sequence[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(USAGE)
         return 0
-    # An exit that runs Prefect's last steps and ends its server: a plain SIGTERM would not.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        # A mistake is told at once, not after Prefect has started.
-        jobs = combinations(arguments)
+    jobs: list[list[str]] = []
+
+    def check() -> None:
+        jobs.extend(combinations(arguments))
         for overrides in jobs:
             config = settings.check(settings.compose(settings.on_top(overrides, CHECKOUT), CHECKOUT))
             require_source(config.dataset.source, CHECKOUT)
-        with prefect_api(Layout(CHECKOUT)):
-            return max([run_here(overrides) for overrides in jobs])
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("\ninterrupted; nothing was left half-written, and the same command takes up what was finished", file=sys.stderr)
-        return 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
+
+    return as_command(check, lambda: max([run_here(overrides) for overrides in jobs]))
 
 
 def combinations(arguments: Sequence[str]) -> list[list[str]]:

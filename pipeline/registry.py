@@ -1,23 +1,39 @@
 """The model registry: the exported detector as a version of an MLflow model, found by alias (`models:/detectline@candidate`)."""
 
+import getpass
 import io
 import json
+import platform
+import shutil
 from contextlib import redirect_stderr
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
 _LONGEST_TAG = 5000
+CARRIED = ("detector.onnx", "detector.int8.onnx", "deploy.json", "weights.safetensors", "model.json", "training.json")
+"""Files of models/onnx and models/detector that a version brings along."""
+AUDIT = "audit."
+"""Begins the names of the registered model's tags that keep its moves: everybody who sees the model on the server sees them."""
+ROLLED_BACK = "rolled_back"
+"""Tag of a version that was taken out of service, with the reason."""
+_LONGEST_WHY = 2000
 
 
 def register(client: "MlflowClient", uri: str, run_id: str, path: str, model: str, alias: str) -> str:
     """Store the ONNX file at `path` as a model of the run, make it the newest version of `model`, move `alias` to it.
 
-    deploy.json and the INT8 file beside it go along; the version carries the parity figures and the file's digest as tags. A file
-    that the alias already names is not stored twice. Returns the version.
+    The files of CARRIED go along as they are, the ONNX file itself too: MLflow writes its own copy anew, whose bytes nobody
+    tested. The version carries the parity figures and the file's digest as tags. A file that the alias already names is not
+    stored twice. Returns the version.
     """
     import mlflow
     import mlflow.onnx
@@ -25,13 +41,14 @@ def register(client: "MlflowClient", uri: str, run_id: str, path: str, model: st
 
     deploy = _read(Path(path).with_name("deploy.json"))
     tags = _tags(deploy, client.get_run(run_id).data.tags)
-    current = _version_at(client, model, alias)
+    current = version_at(client, model, alias)
     if current is not None and tags.get("digest") and current.tags.get("digest") == tags["digest"]:
         return str(current.version)
 
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    extra = [str(file) for file in sorted(Path(path).parent.iterdir()) if file.name in ("deploy.json", "detector.int8.onnx")]
+    places = Path(path).parent, Path(path).parent.with_name("detector")
+    extra = [str(place / name) for place in places for name in CARRIED if (place / name).exists()]
     with mlflow.start_run(run_id=run_id), redirect_stderr(io.StringIO()):  # it announces each version there
         stored = mlflow.onnx.log_model(
             onnx.load(path),
@@ -45,6 +62,90 @@ def register(client: "MlflowClient", uri: str, run_id: str, path: str, model: st
         client.set_model_version_tag(model, version, name, value[:_LONGEST_TAG])
     client.set_registered_model_alias(model, alias, version)
     return version
+
+
+def version_of(client: "MlflowClient", model: str, digest: str) -> "ModelVersion | None":
+    """The newest version whose ONNX file has this digest; None without one."""
+    found = [one for one in client.search_model_versions(f"name='{model}'") if one.tags.get("digest") == digest]
+    return max(found, key=lambda one: int(one.version), default=None)
+
+
+def fetch(uri: str, model: str, version: str, folder: Path) -> Path:
+    """The files that a version carries, in `folder`, whole or not at all; those of an earlier fetch are used again.
+
+    UserError for a version that was registered without them.
+    """
+    import mlflow
+
+    from pipeline.files import staged
+
+    if folder.is_dir():
+        return folder
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    with TemporaryDirectory() as place, redirect_stderr(io.StringIO()):
+        mlflow.artifacts.download_artifacts(f"models:/{model}/{version}", dst_path=place)
+        extra = Path(place) / "extra_files"
+        if not (extra / "detector.onnx").exists():
+            raise UserError(
+                f"models:/{model}/{version} was registered by an earlier version, without the file that was tested\n"
+                "  bring the commit in its tag git.commit back and export again, or move the alias to a newer version"
+            )
+        with staged(folder) as out:
+            for file in extra.iterdir():
+                shutil.copyfile(file, out / file.name)
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One entry of the audit log: the alias moved."""
+
+    time: str
+    """UTC, ISO 8601."""
+    action: str
+    """`promote` or `rollback`."""
+    version: str
+    before: str | None
+    """The version that the alias named until then."""
+    who: str
+    why: str
+
+
+def move(client: "MlflowClient", model: str, alias: str, version: str, action: str, why: str) -> Move:
+    """Let `alias` name `version`, and keep who did that, when and why as a tag of the registered model.
+
+    The tag is written first: killed in between, the alias still names the old version, and an entry that the alias does not
+    follow is not counted by `previous`. So there is a champion at any moment.
+    """
+    current = version_at(client, model, alias)
+    now = datetime.now(UTC)
+    entry = Move(
+        time=now.isoformat(timespec="seconds"),
+        action=action,
+        version=version,
+        before=None if current is None else str(current.version),
+        who=f"{getpass.getuser()}@{platform.node()}",
+        why=why[:_LONGEST_WHY],
+    )
+    client.set_registered_model_tag(model, f"{AUDIT}{now:%Y%m%dT%H%M%S%f}", json.dumps(asdict(entry)))
+    client.set_registered_model_alias(model, alias, version)
+    return entry
+
+
+def history(client: "MlflowClient", model: str) -> list[Move]:
+    """The audit log, oldest first."""
+    tags: dict[str, str] = client.get_registered_model(model).tags
+    return [Move(**json.loads(tags[name])) for name in sorted(tags) if name.startswith(AUDIT)]
+
+
+def previous(client: "MlflowClient", model: str, alias: str) -> str | None:
+    """The version that was the champion before the present one was promoted; None without one."""
+    current = version_at(client, model, alias)
+    if current is None:
+        return None
+    moves = [one for one in history(client, model) if one.action == "promote" and one.version == str(current.version)]
+    return moves[-1].before if moves else None
 
 
 def _tags(deploy: dict[str, object], run_tags: dict[str, str]) -> dict[str, str]:
@@ -62,7 +163,7 @@ def _tags(deploy: dict[str, object], run_tags: dict[str, str]) -> dict[str, str]
     return tags
 
 
-def _version_at(client: "MlflowClient", model: str, alias: str) -> "ModelVersion | None":
+def version_at(client: "MlflowClient", model: str, alias: str) -> "ModelVersion | None":
     """The version that `alias` names; None when there is none yet."""
     from mlflow.exceptions import MlflowException
 

@@ -24,6 +24,7 @@ from pipeline.files import digest_bytes, digest_file, read_json, write_atomicall
 from pipeline.labels.config import SuspectsConfig, ValidateConfig
 from pipeline.layout import Layout
 from pipeline.overrides import combinations, merged, quoted
+from pipeline.promotion.config import RetrainConfig
 from pipeline.provenance import flat
 from pipeline.schema import schema
 from pipeline.storage.config import StorageConfig
@@ -53,6 +54,7 @@ class Settings:
     storage: StorageConfig
     advise: AdviseConfig
     suspects: SuspectsConfig
+    retrain: RetrainConfig
 
     def __post_init__(self) -> None:
         if self.seed < 0:

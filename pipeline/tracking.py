@@ -305,7 +305,7 @@ def record_stage(recorder: Recorder, stage: str, layout: Layout) -> None:
     recorder.final(figures(stage, layout))
     recorder.final(_read_figures(stage, reports / TIMING))
     recorder.tags(dataset_tags(layout) | {f"made.{stage}": result_digest(stage, layout)})
-    for name in ("index.html", "findings.json"):
+    for name in ("index.html", "findings.json", "decision.json"):
         recorder.file(reports / name, f"reports/{stage}")
     if stage == "validate":
         recorder.file(reports / "dataset_card.md", "cards")

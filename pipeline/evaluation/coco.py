@@ -7,6 +7,7 @@ off the tables is one piece of code, held to pycocotools' own summary by the tes
 import contextlib
 import io
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -24,6 +25,8 @@ Engine = Literal["hotcoco", "pycocotools"]
 
 RECALLS_R: Floats = np.linspace(0, 1, 101)
 """The recall points at which COCO reads precision."""
+WHOLE = [0.0, 1e10]
+"""COCO's range of areas for objects of all sizes."""
 ALL, SMALL, MEDIUM, LARGE = range(4)
 """Places of the area ranges; their borders are 32^2 and 96^2 square pixels."""
 IOU_50, IOU_75 = 0, 5
@@ -140,7 +143,21 @@ def _empty_tables(classes: int) -> _Tables:
     return _Tables(np.full((10, 101, classes, 4, 3), -1.0), np.full((10, classes, 4, 3), -1.0))
 
 
+def matched_pictures(truth: Truth, predictions: Predictions, task: Task, limit: int) -> Iterator[dict[str, Any]]:
+    """Of each picture and class that have labels or detections: which of them COCO's matching pairs, objects of all sizes.
+
+    The entries are pycocotools' `evalImgs`, with `dtMatched` beside the ids.
+    """
+    evaluation = _hotcoco_evaluation(truth, predictions, [1, 10, limit], task)
+    evaluation.evaluate()
+    yield from (one for one in evaluation.eval_imgs if one is not None and one["aRng"] == WHOLE)
+
+
 def _hotcoco(truth: Truth, predictions: Predictions, limits: list[int], task: Task) -> _Tables:
+    return _accumulated(_hotcoco_evaluation(truth, predictions, limits, task))
+
+
+def _hotcoco_evaluation(truth: Truth, predictions: Predictions, limits: list[int], task: Task) -> Any:
     from hotcoco import COCO, COCOeval
 
     labels = COCO.from_arrays(
@@ -161,7 +178,7 @@ def _hotcoco(truth: Truth, predictions: Predictions, limits: list[int], task: Ta
         results = labels.loadRes(np.column_stack([np.asarray(column, np.float64) for column in columns]))
     evaluation = COCOeval(labels, results, task)
     evaluation.params.max_dets = limits
-    return _accumulated(evaluation)
+    return evaluation
 
 
 def _masks_alone(predictions: Predictions) -> list[dict[str, Any]]:

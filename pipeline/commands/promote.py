@@ -1,0 +1,147 @@
+"""python -m pipeline promote [overrides]: hold models/onnx against the champion; it takes its place when every rule holds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline import settings
+from pipeline.errors import ConfigError, UserError
+from pipeline.layout import Layout, home
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+    from pipeline.data.dataset import Dataset, Split
+    from pipeline.evaluation.truth import Floats
+    from pipeline.promotion.measured import Measured
+    from pipeline.promotion.rules import Decision
+    from pipeline.settings import Settings
+    from pipeline.tasks import Task
+
+LINE = "run the whole line first, with tracking on: python -m flows.line"
+
+
+class Registered(NamedTuple):
+    """A version of the registered model."""
+
+    version: str
+    tags: dict[str, str]
+
+
+def run(arguments: Sequence[str]) -> None:
+    """models/onnx, data/validated, the champion of the registry -> reports/retrain: decision.json, index.html; perhaps the alias.
+
+    The last line says what was decided. UserError when models/onnx was never registered, or the champion cannot be had.
+    """
+    from mlflow.tracking import MlflowClient
+
+    from pipeline import tracking
+
+    chosen, layout = settings.load(arguments), Layout()
+    if not chosen.tracking.enabled:
+        raise ConfigError("tracking.enabled", False, "leaves no registry to promote in; use tracking=sqlite or tracking=server")
+    uri = tracking.absolute_uri(chosen.tracking.uri, layout.root)
+    client = MlflowClient(uri, uri)
+    with tracking.stage_run("retrain", chosen, layout):
+        decide(client, uri, chosen, layout)
+
+
+def decide(client: "MlflowClient", uri: str, chosen: "Settings", layout: Layout) -> None:
+    """Compare, write the report, and move the alias when every rule holds."""
+    from pipeline import registry
+    from pipeline.files import staged, write_json
+    from pipeline.promotion.page import decision_page
+
+    model, alias = chosen.tracking.model, chosen.retrain.alias
+    challenger, champion = found(client, chosen, layout)
+    if champion is not None and champion.version == challenger.version:
+        print(f"models:/{model}@{alias} is this detector already (version {challenger.version}): there is nothing to compare")
+        return
+    place = None
+    if champion is not None:
+        place = registry.fetch(uri, model, champion.version, champion_folder(layout, champion.version))
+    measured, decision = compared(challenger, champion, place, chosen, layout)
+    names = [one.name for one in measured]
+    with staged(layout.reports("retrain")) as out:
+        write_json(out / "decision.json", {"detectors": names, **decision.plain()})
+        write_json(out / "metrics.json", figures(decision, measured))
+        decision_page(decision, measured, chosen.retrain).write(out / "index.html")
+    told = f"{names[0]} {'is the champion' if decision.promoted else 'is refused'}: {decision.reason}"
+    client.set_model_version_tag(model, challenger.version, "decision", told[:5000])
+    if decision.promoted:
+        registry.move(client, model, alias, challenger.version, "promote", decision.rules[0].figure)
+    print(told)
+
+
+def found(client: "MlflowClient", chosen: "Settings", layout: Layout) -> tuple[Registered, Registered | None]:
+    """The version of models/onnx, and the champion. UserError where the first is none."""
+    from pipeline import registry
+    from pipeline.files import digest_file
+
+    model, alias = chosen.tracking.model, chosen.retrain.alias
+    file = layout.onnx / "detector.onnx"
+    if not file.exists():
+        raise UserError(f"{file}: no such file\n  {LINE}")
+    own = registry.version_of(client, model, digest_file(file))
+    if own is None:
+        raise UserError(f"{file}: is no version of models:/{model} yet\n  {LINE}")
+    current = registry.version_at(client, model, alias)
+    champion = None if current is None else Registered(str(current.version), dict(current.tags))
+    return Registered(str(own.version), dict(own.tags)), champion
+
+
+def champion_folder(layout: Layout, version: str) -> Path:
+    """Where the files of a version are kept, for all runs of a checkout."""
+    return Layout(home(layout.root)).work("champion", version)
+
+
+def compared(
+    challenger: Registered, champion: Registered | None, place: Path | None, chosen: "Settings", layout: Layout
+) -> tuple[list["Measured"], "Decision"]:
+    """Both detectors on the same pictures, the challenger first, and what the rules say."""
+    from dataclasses import replace
+
+    from pipeline.data.dataset import open_dataset
+    from pipeline.files import read_json
+    from pipeline.promotion.measured import measure_file, slices_of, task_of
+    from pipeline.promotion.rules import Rule, judge, judge_first
+    from pipeline.registry import ROLLED_BACK
+
+    cfg, gate = chosen.retrain, chosen.export.gate
+    dataset = open_dataset(layout.validated)
+    split = dataset.split(chosen.evaluate.split)
+    deploy = read_json(layout.onnx / "deploy.json")
+    assert isinstance(deploy, dict)
+    task, threads, batch = task_of(deploy), chosen.compute.threads_each(), chosen.export.batch
+    new = measure_file(f"challenger {challenger.version}", layout.onnx, dataset, split, task, threads, batch)
+    measured = [new]
+    if champion is None or place is None:
+        decision = judge_first(new, cfg, gate)
+    else:
+        old = measure_file(f"champion {champion.version}", place, dataset, split, task, threads, batch)
+        measured.append(old)
+        decision = judge(old, new, slices_of(split), areas(dataset, split, task), cfg, gate, chosen.seed)
+    if ROLLED_BACK in challenger.tags and not cfg.force:
+        barred = Rule(
+            "rolled back", False, f"taken out of service: {challenger.tags[ROLLED_BACK]}", "retrain.force=true lets it in"
+        )
+        decision = replace(decision, promoted=False, rules=(*decision.rules, barred))
+    return measured, decision
+
+
+def areas(dataset: "Dataset", split: "Split", task: "Task") -> "Floats":
+    """Areas of the labels that count."""
+    from pipeline.evaluation.truth import Truth
+
+    truth = Truth.of(split, dataset.info.categories, (task,))
+    return truth.area_A[~truth.crowd_A]
+
+
+def figures(decision: "Decision", measured: Sequence["Measured"]) -> dict[str, float]:
+    """For metrics.json and MLflow."""
+    values = {"retrain/promoted": float(decision.promoted), "retrain/challenger_ap": measured[0].metrics.value}
+    if decision.difference is not None:
+        found = decision.difference
+        values |= {"retrain/difference": found.value, "retrain/difference_low": found.low, "retrain/difference_high": found.high}
+        values |= {"retrain/champion_ap": measured[1].metrics.value}
+    return values
