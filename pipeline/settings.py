@@ -23,6 +23,7 @@ from pipeline.field_errors import field_error
 from pipeline.files import digest_bytes, digest_file, read_json, write_atomically, write_json
 from pipeline.labels.config import SuspectsConfig, ValidateConfig
 from pipeline.layout import Layout
+from pipeline.monitor.config import MonitorConfig
 from pipeline.overrides import combinations, merged, quoted
 from pipeline.provenance import flat
 from pipeline.schema import schema
@@ -53,6 +54,7 @@ class Settings:
     storage: StorageConfig
     advise: AdviseConfig
     suspects: SuspectsConfig
+    monitor: MonitorConfig
 
     def __post_init__(self) -> None:
         if self.seed < 0:
