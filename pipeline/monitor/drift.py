@@ -67,7 +67,7 @@ def judge(new: Observations, known: Observations, cfg: MonitorConfig, classes: i
     require_enough(len(new), "readable new", cfg.least)
     require_enough(len(known), "reference", cfg.least)
     both = Observations.joined([new, known])
-    tests = {name: comparison(name, both, cfg, classes) for name in cfg.statistics}
+    tests: dict[str, Comparison] = {name: comparison(name, both, cfg, classes) for name in cfg.statistics}
     p = p_values(tests, len(new), len(known), cfg.permutations, seed)
     adjusted = dict(zip(tests, holm([p[name] for name in tests]), strict=True))
     new_N = np.arange(len(both)) < len(new)

@@ -6,7 +6,7 @@ or one without convolutions, gives no layer: then colours and edges of the pictu
 """
 
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from pipeline.files import write_atomically
 from pipeline.predict.postprocess import RawDetections
 from pipeline.predict.preprocess import Pixels, resize
 from pipeline.predict.session import OnnxBackend
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 SIDE = 64
 """Pixels a side that descriptors are measured on."""
@@ -60,7 +63,7 @@ def with_features(path: Path, copy: Path, threads: int = 0) -> FeatureBackend | 
     return FeatureBackend(copy, layer, threads)
 
 
-def widest_layer(model: "onnx.ModelProto") -> str | None:  # type: ignore[name-defined] # noqa: F821
+def widest_layer(model: "ModelProto") -> str | None:
     """The output of the last of the convolutions with the most channels out, depthwise ones aside."""
     shapes = {weights.name: tuple(weights.dims) for weights in model.graph.initializer}
     best, layer = 0, None

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from pipeline.monitor.config import MonitorConfig, Statistic
 from pipeline.monitor.drift import MEANING, Compared, values
 from pipeline.monitor.observations import Observations
 from pipeline.monitor.two_sample import standardised
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NEW, KNOWN = "#d1495b", "#30638e"
 BINS = 24
@@ -37,7 +41,7 @@ def overlaid(one: Compared, new: Observations, known: Observations, cfg: Monitor
     return buffer.getvalue()
 
 
-def _histograms(axes: "Any", new_V: NDArray[np.float64], known_V: NDArray[np.float64], name: Statistic) -> None:  # noqa: F821
+def _histograms(axes: "Axes", new_V: NDArray[np.float64], known_V: NDArray[np.float64], name: Statistic) -> None:
     both_V = np.concatenate([new_V, known_V])
     if not len(both_V):
         return
@@ -48,10 +52,10 @@ def _histograms(axes: "Any", new_V: NDArray[np.float64], known_V: NDArray[np.flo
         edges = np.linspace(both_V.min(), both_V.max() + 1e-9, BINS + 1)
     for value_V, colour, label in ((known_V, KNOWN, "reference"), (new_V, NEW, "new")):
         weights = np.full(len(value_V), 1 / max(len(value_V), 1))
-        axes.hist(value_V, edges, weights=weights, color=colour, alpha=0.5, label=label)
+        axes.hist(value_V, edges.tolist(), weights=weights, color=colour, alpha=0.5, label=label)
 
 
-def _bars(axes: "Any", new: Observations, known: Observations, cfg: MonitorConfig, classes: Sequence[str]) -> None:  # noqa: F821
+def _bars(axes: "Axes", new: Observations, known: Observations, cfg: MonitorConfig, classes: Sequence[str]) -> None:
     """Shares of the classes, the most frequent ones when there are many."""
     counts = [
         np.bincount(values("classes", of, cfg)[1].astype(np.int64), minlength=len(classes)).astype(float) for of in (known, new)
@@ -65,11 +69,11 @@ def _bars(axes: "Any", new: Observations, known: Observations, cfg: MonitorConfi
     axes.set_ylabel("share of the objects")
 
 
-def _scatter(axes: "Any", new: Observations, known: Observations) -> None:  # noqa: F821
+def _scatter(axes: "Axes", new: Observations, known: Observations) -> None:
     """The two directions in which all pictures together differ the most."""
     vector_NE = standardised(np.concatenate([new.embedding_NE, known.embedding_NE]))
     left, strength, _ = np.linalg.svd(vector_NE, full_matrices=False)
     place_N2 = left[:, :2] * strength[:2]
-    axes.scatter(*place_N2[len(new) :].T, s=9, color=KNOWN, alpha=0.6, label="reference")
-    axes.scatter(*place_N2[: len(new)].T, s=9, color=NEW, alpha=0.6, label="new")
+    axes.scatter(place_N2[len(new) :, 0], place_N2[len(new) :, 1], s=9, color=KNOWN, alpha=0.6, label="reference")
+    axes.scatter(place_N2[: len(new), 0], place_N2[: len(new), 1], s=9, color=NEW, alpha=0.6, label="new")
     axes.set(xlabel="first principal component", ylabel="second", xticks=[], yticks=[])

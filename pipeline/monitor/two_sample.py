@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 Real = NDArray[np.float64]
 BLOCK = 500
 """Relabellings at a time."""
-TIE = 1e-9
-"""Relative difference below which two distances are equal: the same labelling summed in another order."""
+TIE, LEAST = 1e-9, 1e-12
+"""Relative and absolute difference below which two distances are equal: the same values summed in another order."""
 BINS = 64
 """Cells of an ordered histogram, cut at quantiles of both sets together."""
 
@@ -127,7 +127,7 @@ def p_values(tests: Mapping[str, Comparison], new: int, known: int, permutations
     as_far = dict.fromkeys(tests, 0)
     for new_BN in relabelled(new, known, permutations, np.random.default_rng(seed)):
         for name, test in tests.items():
-            least = observed[name] - TIE * abs(observed[name])
+            least = observed[name] - TIE * abs(observed[name]) - LEAST
             as_far[name] += int(np.count_nonzero(test.distances(new_BN) >= least))
     return {name: (count + 1) / (permutations + 1) for name, count in as_far.items()}
 
