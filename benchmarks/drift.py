@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ sys.path.insert(0, str(CHECKOUT))
 
 from pipeline import settings
 from pipeline.data.dataset import Dataset, open_dataset
+from pipeline.data.formats import shapes
 from pipeline.layout import Layout
 from pipeline.markdown import table
 from pipeline.monitor.config import MonitorConfig
@@ -36,7 +38,10 @@ OUT = CHECKOUT / "docs/drift-measured.md"
 LINE = ("tracking=off", "compute.workers=0", "compute.threads=1", "train.validate_every=0", "export.gate.int8_ap=0.2")
 QUICK = ("quantize.pictures=16", "quantize.sensitivity_pictures=1", "quantize.held_pictures=16", "quantize.held_loss=0.05")
 PERMUTATIONS = 999
+Plant = Callable[[Pixels, int], Pixels]
 CUT_OUTS = 24
+SOFT = 3.0
+"""Deviation in pixels of the blur of pasted objects: sharp ones would be found by their sharpness."""
 SEED = 0
 
 
@@ -53,41 +58,18 @@ class Setup:
     """Class whose share is shifted."""
     blur: tuple[float, ...]
     """Deviation of the Gaussian, in pixels."""
+    strange: Plant
+    """Puts a new class into a picture."""
     new: tuple[int, ...]
     """Numbers of new pictures."""
     halves: int
     trials: int
 
 
-BCCD = Setup(
-    name="bccd",
-    words="BCCD, real photographs of blood cells, 640 x 480",
-    overrides=("dataset=voc", f"dataset.source={SHARED / 'bccd_voc'}", "train.steps=200"),
-    held_out=("val", "test"),
-    rare="Platelets",
-    blur=(0.5, 0.7, 1.0),
-    new=(25, 50),
-    halves=2000,
-    trials=200,
-)
-SHAPES = Setup(
-    name="shapes",
-    words="generated shapes, 64 x 64",
-    overrides=(
-        *("model=faster_rcnn_tiny", "dataset.size=64", "dataset.train=1000", "dataset.val=800", "train.steps=1500"),
-        *("train.batch=16", "train.optimizer.lr=0.004", "train.optimizer.weight_decay=0.0001", "train.augment.crop=0"),
-    ),
-    held_out=("val",),
-    rare="disc",
-    blur=(0.3, 0.5, 0.7),
-    new=(50, 200),
-    halves=1000,
-    trials=100,
-)
 DARKER = (0.97, 0.9, 0.8)
-PASTED = (0.25, 0.5, 1.0)
-"""Share of the pictures that get an object of a class that nobody trained on."""
-SHIFTED = (1.25, 1.5, 2.0)
+STRANGE = (0.25, 0.5, 1.0)
+"""Share of the pictures with objects of a class that nobody trained on."""
+SHIFTED = (2.0, 4.0, 8.0)
 """A picture is drawn so many times as often for each object of the rare class."""
 
 
@@ -101,9 +83,7 @@ def detector_of(setup: Setup, place: Path) -> Layout:
     return layout
 
 
-def looked_at(
-    setup: Setup, layout: Layout, watched: Watched, splits: Sequence[str], fault: str, plant: Callable[[Pixels, int], Pixels]
-) -> Observations:
+def looked_at(setup: Setup, layout: Layout, watched: Watched, splits: Sequence[str], fault: str, plant: Plant) -> Observations:
     """Every picture of `splits`, changed by `plant` (picture, number); kept by the name of the fault."""
     kept = layout.work("drift") / f"{'-'.join(splits)} {fault}.npz"
     if kept.exists():
@@ -127,24 +107,33 @@ def as_it_is(image_HW3: Pixels, number: int) -> Pixels:
     return image_HW3
 
 
-def blurred(deviation: float) -> Callable[[Pixels, int], Pixels]:
+def blurred(deviation: float) -> Plant:
     """A lens out of focus."""
     return lambda image_HW3, number: np.asarray(Image.fromarray(image_HW3).filter(ImageFilter.GaussianBlur(deviation)))
 
 
-def darkened(factor: float) -> Callable[[Pixels, int], Pixels]:
+def darkened(factor: float) -> Plant:
     """Less light."""
     return lambda image_HW3, number: np.rint(image_HW3 * factor).astype(np.uint8)
 
 
+def lozenges(number: int) -> Pixels:
+    """A picture of the generator whose objects are all of a fourth form; grounds, textures, sizes and numbers as ever."""
+    cfg = settings.load(SHAPES.overrides, CHECKOUT).dataset
+    outline_P2 = np.array([[0.0, -1.0], [0.4, 0.0], [0.0, 1.0], [-0.4, 0.0]])
+    with patch.object(shapes, "FORMS", (shapes.Form("lozenge", outline_P2, {}, 90),) * len(shapes.FORMS)):
+        return shapes.draw_scene(cfg, np.random.default_rng([SEED, number])).pixels_HW3
+
+
 def pasted(image_HW3: Pixels, number: int) -> Pixels:
-    """One object cut out of a COCO picture, a quarter to 0.4 of the short side high, somewhere inside."""
+    """One object cut out of a COCO picture, 0.25 to 0.4 of the short side long, somewhere inside; as soft as the photographs."""
     rng = np.random.default_rng([SEED, number])
     objects = cut_outs()
     cut = objects[int(rng.integers(len(objects)))]
     height, width = image_HW3.shape[:2]
     scale = rng.uniform(0.25, 0.4) * min(height, width) / max(cut.size)
     small = cut.resize((max(4, round(cut.width * scale)), max(4, round(cut.height * scale))), Image.Resampling.LANCZOS)
+    small = small.filter(ImageFilter.GaussianBlur(SOFT))
     canvas = Image.fromarray(image_HW3)
     place = int(rng.integers(width - small.width + 1)), int(rng.integers(height - small.height + 1))
     canvas.paste(small.convert("RGB"), place, small.getchannel("A"))
@@ -169,6 +158,37 @@ def cut_outs() -> list[Image.Image]:
                 cut.putalpha(mask)
                 found.append(cut.crop((left, top, right, bottom)))
     return found
+
+
+# -- the sets --
+
+BCCD = Setup(
+    name="bccd",
+    words="BCCD, real photographs of blood cells, 640 x 480",
+    overrides=("dataset=voc", f"dataset.source={SHARED / 'bccd_voc'}", "train.steps=200"),
+    held_out=("val", "test"),
+    rare="Platelets",
+    blur=(0.5, 0.7, 1.0),
+    strange=pasted,
+    new=(25, 50),
+    halves=2000,
+    trials=200,
+)
+SHAPES = Setup(
+    name="shapes",
+    words="generated shapes, 64 x 64",
+    overrides=(
+        *("model=faster_rcnn_tiny", "dataset.size=64", "dataset.train=1000", "dataset.val=800", "train.steps=1500"),
+        *("train.batch=16", "train.optimizer.lr=0.004", "train.optimizer.weight_decay=0.0001", "train.augment.crop=0"),
+    ),
+    held_out=("val",),
+    rare="disc",
+    blur=(0.3, 0.5, 0.7),
+    strange=lambda image_HW3, number: lozenges(number),
+    new=(50, 200),
+    halves=1000,
+    trials=100,
+)
 
 
 # -- alarms --
@@ -238,7 +258,7 @@ def measured(setup: Setup, place: Path) -> str:
     watched, dataset = watch(layout.onnx, layout, threads=1), open_dataset(layout.validated)
     classes = len(watched.detector.classes)
 
-    def look(fault: str, plant: Callable[[Pixels, int], Pixels], splits: Sequence[str] = setup.held_out) -> Observations:
+    def look(fault: str, plant: Plant, splits: Sequence[str] = setup.held_out) -> Observations:
         return looked_at(setup, layout, watched, splits, fault, plant)
 
     clean, train = look("clean", as_it_is), look("clean", as_it_is, ["train"])
@@ -248,7 +268,7 @@ def measured(setup: Setup, place: Path) -> str:
     faults = {
         **{f"blur, {s:g} px": (look(f"blur {s}", blurred(s)), 1.0) for s in setup.blur},
         **{f"darker, x {f:g}": (look(f"dark {f}", darkened(f)), 1.0) for f in DARKER},
-        **{f"new class in {s:.0%} of the pictures": (look("pasted", pasted), s) for s in PASTED},
+        **{f"new class in {s:.0%} of the pictures": (look("new class", setup.strange), s) for s in STRANGE},
     }
     return "\n\n".join(
         [
@@ -301,13 +321,16 @@ def power(
     rare_N = np.concatenate([objects_of(dataset, split, setup.rare) for split in setup.held_out])
     cases = {name: (planted, share, even) for name, (planted, share) in faults.items()}
     cases |= {f"class shift, {setup.rare} x {factor:g}": (clean, 0.0, factor**rare_N) for factor in SHIFTED}
+    label = dataset.classes.index(setup.rare)
     columns = ["planted", *(f"{new} new pictures" for new in setup.new), "found most often by"]
     rows = []
     for name, (planted, share, weight_N) in cases.items():
         cells, by = [], dict[str, int]()
         for new in setup.new:
-            verdicts = judged(draws(clean, planted, share, weight_N, new, setup.trials), classes)
-            cells.append(f"{sum(bool(v.drifted) for v in verdicts) / setup.trials:.2f}")
+            pairs = list(draws(clean, planted, share, weight_N, new, setup.trials))
+            verdicts = judged(iter(pairs), classes)
+            shift = f" ({share_of(label, pairs, 1):.1%} to {share_of(label, pairs, 0):.1%})" if weight_N is not even else ""
+            cells.append(f"{sum(bool(v.drifted) for v in verdicts) / setup.trials:.2f}{shift}")
             for one in (one for v in verdicts for one in v.drifted):
                 by[one] = by.get(one, 0) + 1
         best = sorted(by, key=lambda one: -by[one])[:3]
@@ -316,6 +339,12 @@ def power(
     known = len(clean) // 2
     note = f"Share of {setup.trials} random draws with an alarm, against {known} other held-out pictures:"
     return "\n\n".join(["### Power", note, table(columns, rows)])
+
+
+def share_of(label: int, pairs: Sequence[tuple[Observations, Observations]], side: int) -> float:
+    """Of a class among the objects found on one side of all pairs."""
+    labels = np.concatenate([values("classes", pair[side], monitor_config())[1] for pair in pairs[:20]])
+    return float((labels == label).mean())
 
 
 def objects_of(dataset: Dataset, split: str, name: str) -> NDArray[np.float64]:
@@ -343,8 +372,9 @@ Written by `python benchmarks/drift.py`: {PERMUTATIONS} relabellings per test (o
 
 Random halves of one pool are exchangeable by construction: their rate shows that the alarm does what it promises, and what other
 tests would do in its place. Whether tomorrow's pictures are independent shots of the same process is for their owner to judge.
-The new class is an object cut out of a COCO picture and pasted in. The class shift draws a held-out picture so many times as
-often for each of its objects of that class."""
+The new class is, in BCCD, an object cut out of a COCO picture and pasted in, blurred as much as the photographs; in shapes,
+pictures whose objects are all lozenges. The class shift draws a held-out picture so many times as often for each of its objects
+of that class; in brackets its share of the objects found, in the reference and in the new pictures."""
 
 
 if __name__ == "__main__":

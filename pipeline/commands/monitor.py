@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import settings, tracking
-from pipeline.errors import ConfigError, UserError
+from pipeline.errors import ConfigError
 from pipeline.layout import Layout
 
 if TYPE_CHECKING:
@@ -124,7 +124,12 @@ def detector_folder(chosen: "Settings", layout: Layout) -> Path:
     """The folder with deploy.json and the ONNX files of the detector that is asked for."""
     if chosen.monitor.detector == "local":
         return layout.onnx
-    raise UserError("monitor.detector=champion: not yet")
+    if not chosen.tracking.enabled:
+        raise ConfigError("monitor.detector", "champion", "is in MLflow's registry, and tracking is off")
+    from pipeline.monitor.champion import fetch
+
+    uri = tracking.absolute_uri(chosen.tracking.uri, layout.root)
+    return fetch(uri, chosen.tracking.model, "champion", layout.work("monitor"))
 
 
 def write(monitored: Monitored, layout: Layout) -> None:
