@@ -67,7 +67,7 @@ def markdown(found: dict[str, Any]) -> str:
             f"{one['p']:.4g}",
             f"{one['adjusted']:.4g}",
             f"{one['effect']:.2f}",
-            "drift" if one["drifted"] else "chance",
+            "drift" if one["drifted"] else "no alarm",
         ]
         for one in found["statistics"]
     ]

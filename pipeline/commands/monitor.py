@@ -27,8 +27,8 @@ overrides such as monitor.false_alarms=0.05 change conf/monitor/default.yaml. Wr
 exit status: 0 no difference beyond chance, 3 drift, 1 it could not be told, 2 a wrong setting"""
 DRIFT = 3
 READING = (
-    "The reference are held-out pictures, which stand for the training set: on pictures that it was trained on a detector is"
-    " over-confident, and any other picture would look like drift.",
+    "The reference are held-out pictures, which stand for the training set: on pictures that it was trained on a detector can"
+    " be over-confident, and any other picture would then look like drift.",
     "Pictures must be independent shots. Frames of one film are alike, and raise alarms more often than the rate says.",
     "Drift says that pictures differ, not that the detector got worse: label some of the new pictures and evaluate.",
 )
@@ -87,10 +87,13 @@ def run(arguments: Sequence[str]) -> int:
     if not arguments:
         raise ConfigError("monitor", None, f"needs the folder of the new pictures\n  {USAGE.splitlines()[0]}")
     from pipeline.files import locked
+    from pipeline.monitor.drift import require_enough
+    from pipeline.monitor.reference import pictures_below
 
-    chosen, layout = settings.load(arguments[1:]), Layout()
+    folder, chosen, layout = Path(arguments[0]), settings.load(arguments[1:]), Layout()
+    require_enough(len(pictures_below(folder)), "new", chosen.monitor.least)  # before MLflow is started for nothing
     with locked(layout.work("monitor") / "lock", BUSY), tracking.stage_run("monitor", chosen, layout):
-        monitored = compare(Path(arguments[0]), chosen, layout)
+        monitored = compare(folder, chosen, layout)
         write(monitored, layout)
     say(monitored)
     print(f"look at {layout.reports('monitor') / 'index.html'}")
@@ -103,14 +106,13 @@ def run(arguments: Sequence[str]) -> int:
 
 def compare(folder: Path, chosen: "Settings", layout: Layout) -> Monitored:
     """Measure the pictures of `folder`, and test them against the reference."""
-    from pipeline.monitor.drift import judge, require_enough
+    from pipeline.monitor.drift import judge
     from pipeline.monitor.observations import observe
     from pipeline.monitor.reference import drawn, pictures_below, reference, watch
     from pipeline.progress import Progress
 
     cfg = chosen.monitor
     found = pictures_below(folder)
-    require_enough(len(found), "new", cfg.least)
     watched = watch(detector_folder(chosen, layout), layout, chosen.compute.threads)
     known = reference(watched, layout, cfg, chosen.seed)
     pictures = drawn(found, cfg.most, chosen.seed)
@@ -203,7 +205,7 @@ def add_table(report: "Report", verdict: "Verdict", cfg: "MonitorConfig") -> Non
     from pipeline.monitor.drift import MEANING
     from pipeline.report import Badge
 
-    badge = {True: Badge("drift", "error"), False: Badge("chance", "good")}
+    badge = {True: Badge("drift", "error"), False: Badge("no alarm", "good")}
     columns = ["statistic", "what it is", "reference", "new", "effect", "p", "corrected p", "verdict"]
     rows = [
         [*(one.name, MEANING[one.name], one.known, one.new, one.effect, one.p, one.adjusted), badge[one.drifted]]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.monitor.config import MonitorConfig, Statistic
-from pipeline.monitor.drift import MEANING, Compared, values
+from pipeline.monitor.drift import Compared, values
 from pipeline.monitor.observations import Observations
 from pipeline.monitor.two_sample import standardised
 
@@ -34,7 +34,7 @@ def overlaid(one: Compared, new: Observations, known: Observations, cfg: Monitor
         _bars(axes, new, known, cfg, classes)
     else:
         _histograms(axes, values(one.name, new, cfg)[1], values(one.name, known, cfg)[1], one.name)
-        axes.set(xlabel=MEANING[one.name], ylabel="share")
+        axes.set(xlabel=one.name, ylabel="share")
     axes.legend(fontsize="small")
     buffer = io.BytesIO()
     picture.savefig(buffer, format="png", dpi=110, metadata={"Software": None})

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.data.dataset import open_dataset, written_digest
 from pipeline.data.sources import PICTURES
 from pipeline.errors import DataError
-from pipeline.files import digest_bytes, digest_file, digest_tree
+from pipeline.files import digest_bytes, digest_file
 from pipeline.layout import Layout
 from pipeline.monitor.config import MonitorConfig
 from pipeline.monitor.embedding import with_features
@@ -18,7 +18,10 @@ from pipeline.predict.session import Detector
 from pipeline.progress import Progress
 
 Pictures = Sequence[tuple[str, Path]]
-MEASURING = ("pipeline/monitor", "pipeline/predict", "pipeline/labels/looks.py")
+MEASURING = (
+    *("pipeline/monitor/embedding.py", "pipeline/monitor/observations.py", "pipeline/monitor/reference.py"),
+    *("pipeline/labels/looks.py", "pipeline/predict"),
+)
 CODE = Path(__file__).absolute().parents[2]
 
 
@@ -93,10 +96,7 @@ def reference(watched: Watched, layout: Layout, cfg: MonitorConfig, seed: int) -
 
 def reference_digest(layout: Layout, cfg: MonitorConfig, seed: int) -> str:
     """Of the dataset, the settings that choose and measure its pictures, and the code that does."""
-    code = [digest_tree(CODE / place) if not (CODE / place).is_dir() else _sources(CODE / place) for place in MEASURING]
+    files = [file for place in MEASURING for file in (sorted((CODE / place).rglob("*.py")) or [CODE / place])]
+    code = [digest_file(file) for file in files]
     chosen = f"{','.join(cfg.splits)} {cfg.most} {cfg.low_score} {seed}"
     return digest_bytes("\n".join([written_digest(layout.validated), chosen, *code]).encode())
-
-
-def _sources(folder: Path) -> str:
-    return "".join(digest_file(path) for path in sorted(folder.rglob("*.py")))

@@ -112,23 +112,9 @@ def test_what_is_wrong_is_said_in_words(checkout, tmp_path, capsys):
         (str(tmp_path / "empty"),): (1, "holds no pictures"),
         (str(few),): (1, "6 new pictures, and at least 20 are needed (monitor.least=20)"),
         (): (2, "needs the folder of the new pictures"),
-        (str(few), "monitor.detector=champion", "tracking=off"): (2, "tracking is off"),
+        (str(few), "monitor.detector=champion", "monitor.least=5", "tracking=off"): (2, "tracking is off"),
         (str(few), "monitor.splits=[train]"): (2, "monitor.splits"),
     }
     for words, (status, message) in wrong.items():
-        enough = ["monitor.least=5"] if "monitor.detector=champion" in words else []
-        assert program.main(["monitor", *words, *enough]) == status, words
+        assert program.main(["monitor", *words]) == status, words
         assert message in capsys.readouterr().err
-
-
-def test_the_flow_says_what_the_command_found():
-    from flows.monitor import markdown
-
-    found = {
-        "drift": True,
-        "outcome": "drift in scores: 24 new pictures",
-        "statistics": [{"name": "scores", "p": 0.0001, "adjusted": 0.0008, "effect": 0.5, "drifted": True}],
-        "pictures": {"unreadable": ["a|b.png: broken"]},
-    }
-    page = markdown(found)
-    assert "| scores | 0.0001 | 0.0008 | 0.50 | drift |" in page and "a\\|b.png" in page
