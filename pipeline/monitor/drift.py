@@ -21,8 +21,6 @@ MEANING: dict[Statistic, str] = {
     "contrast": "deviation of the grey levels",
     "sharpness": "log10 of the variance of the Laplacian in the sharpest ninth",
 }
-FOUND: frozenset[Statistic] = frozenset({"scores", "classes", "sizes", "objects"})
-"""Statistics of what the detector finds; a detector of maps alone has none."""
 
 
 @dataclass(frozen=True, slots=True)

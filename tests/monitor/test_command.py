@@ -15,6 +15,7 @@ from pipeline.layout import Layout
 from pipeline.monitor import reference
 from tests.data.simple import simple_dataset
 from tests.predict.toy import write_toy
+from tests.test_imports import run_blocked
 
 QUICK = ("tracking=off", "monitor.permutations=799", "monitor.unusual=3")
 SIDE = 64
@@ -118,3 +119,11 @@ def test_what_is_wrong_is_said_in_words(checkout, tmp_path, capsys):
     for words, (status, message) in wrong.items():
         assert program.main(["monitor", *words]) == status, words
         assert message in capsys.readouterr().err
+
+
+def test_nothing_of_it_imports_torch():
+    """A process in which torch cannot be imported; MLflow only for the champion."""
+    rooms = ("champion", "drift", "embedding", "observations", "plots", "reference")
+    names = ["pipeline.commands.monitor", *(f"pipeline.monitor.{room}" for room in rooms)]
+    done = run_blocked("\n".join(f"import {name}" for name in names))
+    assert done.returncode == 0, done.stderr
