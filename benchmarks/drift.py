@@ -171,8 +171,8 @@ BCCD = Setup(
     blur=(0.5, 0.7, 1.0),
     strange=pasted,
     new=(25, 50),
-    halves=2000,
-    trials=200,
+    halves=1000,
+    trials=100,
 )
 SHAPES = Setup(
     name="shapes",
@@ -186,8 +186,8 @@ SHAPES = Setup(
     blur=(0.3, 0.5, 0.7),
     strange=lambda image_HW3, number: lozenges(number),
     new=(50, 200),
-    halves=1000,
-    trials=100,
+    halves=500,
+    trials=50,
 )
 
 

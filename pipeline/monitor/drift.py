@@ -130,9 +130,9 @@ def strangeness(new: Observations, known: Observations, neighbours: int = 5) -> 
 
     In units of the same distance between reference pictures (their median): 1 is usual.
     """
-    from pipeline.monitor.two_sample import squared_distances, standardised
+    from pipeline.monitor.two_sample import squared_distances, whitened
 
-    vectors = standardised(np.concatenate([new.embedding_NE, known.embedding_NE]))
+    vectors = whitened(np.concatenate([new.embedding_NE, known.embedding_NE]))
     apart_NN = np.sqrt(squared_distances(vectors))
     np.fill_diagonal(apart_NN, np.inf)
     to_known_NK = np.sort(apart_NN[:, len(new) :], axis=1)[:, : min(neighbours, len(known) - 1)]

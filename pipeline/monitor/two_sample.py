@@ -19,6 +19,8 @@ BLOCK = 500
 """Relabellings at a time."""
 TIE, LEAST = 1e-9, 1e-12
 """Relative and absolute difference below which two distances are equal: the same values summed in another order."""
+COMPONENTS = 32
+"""Directions in which vectors are compared; the hundreds further ones of an inner layer are noise that hides a difference."""
 BINS = 64
 """Cells of an ordered histogram, cut at quantiles of both sets together."""
 
@@ -81,11 +83,11 @@ class Nominal:
 class Vectors:
     """A vector per picture: squared maximum mean discrepancy with a Gaussian kernel, as wide as the median distance.
 
-    Scales, kernel width and all else come from both sets together, so no labelling is special.
+    Directions, scales and kernel width come from both sets together, so no labelling is special.
     """
 
     def __init__(self, vector_NE: NDArray[np.floating]) -> None:
-        squared_NN = squared_distances(standardised(vector_NE))
+        squared_NN = squared_distances(whitened(vector_NE))
         apart = squared_NN[np.triu_indices(len(squared_NN), 1)]
         width = float(np.median(apart)) if len(apart) else 0.0
         self.kernel_NN = np.exp(-squared_NN / width) if width > 0 else (squared_NN <= 0).astype(np.float64)
@@ -107,6 +109,13 @@ def standardised(vector_NE: NDArray[np.floating]) -> Real:
     centred_NE = np.asarray(vector_NE, np.float64) - np.mean(vector_NE, axis=0, dtype=np.float64)
     deviation_E = centred_NE.std(axis=0)
     return np.asarray(centred_NE / np.where(deviation_E > 1e-12, deviation_E, np.inf), np.float64)
+
+
+def whitened(vector_NE: NDArray[np.floating], most: int = COMPONENTS) -> Real:
+    """The first principal components [N, C] of the standardised columns, each with the same spread; `most` at most."""
+    left_NC, strength_C, _ = np.linalg.svd(standardised(vector_NE), full_matrices=False)
+    kept = int((strength_C[:most] > 1e-9 * max(float(strength_C.max(initial=0)), 1e-9)).sum())
+    return np.asarray(left_NC[:, :kept] * np.sqrt(len(left_NC)), np.float64)
 
 
 def squared_distances(vector_NE: Real) -> Real:

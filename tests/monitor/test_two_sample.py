@@ -125,3 +125,15 @@ def test_holm_is_step_down_and_keeps_the_order():
     assert all(a >= v for a, v in zip(holm(values), values, strict=True))
     assert min(holm(values)) == pytest.approx(min(1, 8 * min(values)))
     assert any(a > b for a, b in zip(holm([0.01] * 5), false_discovery_control([0.01] * 5), strict=True)), "that is another rate"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_shift_in_a_weak_direction_is_seen_beside_strong_ones(seed):
+    """As in an inner layer: hundreds of columns move together with a few strong causes, and what is new is a weak one."""
+    rng = np.random.default_rng(seed)
+    causes_NF = rng.normal(size=(PICTURES, 9)) * [*[6] * 8, 1]
+    columns_FE = rng.normal(size=(9, 200))
+    clean_NE = causes_NF @ columns_FE + rng.normal(0, 0.1, (PICTURES, 200))
+    assert p_of(Vectors(clean_NE)) > 0.01
+    causes_NF[:, 8] += 3 * FIRST
+    assert p_of(Vectors(causes_NF @ columns_FE + rng.normal(0, 0.1, (PICTURES, 200)))) == 1 / 1000
