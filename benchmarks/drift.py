@@ -194,6 +194,7 @@ SHAPES = Setup(
 # -- alarms --
 
 
+@cache
 def monitor_config() -> MonitorConfig:
     """The defaults, with fewer relabellings."""
     return replace(settings.load([], CHECKOUT).monitor, permutations=PERMUTATIONS, least=10)
