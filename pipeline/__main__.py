@@ -1,6 +1,7 @@
 """python -m pipeline COMMAND [overrides]: run one stage of the line, or a command beside it.
 
-Exit 0 when it went well; 1 with one message when it did not; 2 when a setting is wrong. `-v` shows the traceback.
+Exit 0 when it went well; 1 with one message when it did not; 2 when a setting is wrong; 3 when `monitor` finds drift. `-v`
+shows the traceback.
 """
 
 import importlib
@@ -24,6 +25,7 @@ COMMANDS = {
     "promote": "hold models/onnx against the champion; it takes its place when every rule of retrain.* holds",
     "rollback": "put the champion before the present one back; why=TEXT goes into the audit log",
     "notify": "tell Prefect that the dataset changed, so that the retraining runs",
+    "monitor": "whether new pictures differ from what the detector knows; exit 3 when they do; --help says how",
     "zoo": "a public Detectron2 YAML config as a file of conf/model",
     "convert": "labels and pictures of one format as another, and what that loses; --help lists the formats",
     "predict": "run the exported detector on pictures; --help lists its options",
@@ -53,7 +55,8 @@ def main(arguments: Sequence[str]) -> int:
         if command in STAGES:
             run_stage(command, rest)
         elif command in COMMANDS:
-            importlib.import_module(f"pipeline.commands.{command}").run(rest)
+            status = importlib.import_module(f"pipeline.commands.{command}").run(rest)
+            return int(status or 0)
         else:
             print(f"{command!r} is no command. {did_you_mean(command, (*STAGES, *COMMANDS))}", file=sys.stderr)
             return 2

@@ -23,6 +23,7 @@ from pipeline.field_errors import field_error
 from pipeline.files import digest_bytes, digest_file, read_json, write_atomically, write_json
 from pipeline.labels.config import SuspectsConfig, ValidateConfig
 from pipeline.layout import Layout
+from pipeline.monitor.config import MonitorConfig
 from pipeline.overrides import combinations, merged, quoted
 from pipeline.promotion.config import RetrainConfig
 from pipeline.provenance import flat
@@ -55,6 +56,7 @@ class Settings:
     advise: AdviseConfig
     suspects: SuspectsConfig
     retrain: RetrainConfig
+    monitor: MonitorConfig
 
     def __post_init__(self) -> None:
         if self.seed < 0:
