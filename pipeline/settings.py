@@ -26,6 +26,7 @@ from pipeline.layout import Layout
 from pipeline.overrides import combinations, merged, quoted
 from pipeline.provenance import flat
 from pipeline.schema import schema
+from pipeline.services import ServicesConfig
 from pipeline.storage.config import StorageConfig
 from pipeline.tracking import TrackingConfig
 from pipeline.training.config import ComputeConfig, TrainConfig
@@ -53,6 +54,7 @@ class Settings:
     storage: StorageConfig
     advise: AdviseConfig
     suspects: SuspectsConfig
+    services: ServicesConfig
 
     def __post_init__(self) -> None:
         if self.seed < 0:
