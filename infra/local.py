@@ -1,8 +1,8 @@
 """The services of this checkout as plain processes of this machine, on 127.0.0.1, without Docker.
 
-`serve` runs them in the foreground, until Ctrl-C; `up` leaves them running, `status` and `down` find them again. However the process
-that watches over them ends, by kill -9 too, they end with it. While they run, prefect.toml in the checkout tells Prefect's commands
-there, and flows started by hand, which server to talk to.
+`serve` runs them in the foreground, until Ctrl-C; `up` leaves them running, `status` and `down` find them again. However the
+process that watches over them ends, by kill -9 too, they end with it. While they run, prefect.toml in the checkout tells
+Prefect's commands there, and flows started by hand, which server to talk to.
 """
 
 import os
@@ -40,8 +40,8 @@ USAGE = """usage: python -m infra.local COMMAND [overrides]
   env                 lines for a shell, with passwords: eval "$(python -m infra.local env)"
   stop NAME           end one of them, start NAME brings it back
 
-services=small (the default: Prefect and MLflow on sqlite, a worker) or services=full (PostgreSQL, S3 and passwords besides), or any
-of conf/services, such as services.authentication=true."""
+services=small (the default: Prefect and MLflow on sqlite, a worker) or services=full (PostgreSQL, S3 and passwords besides), or
+any of conf/services, such as services.authentication=true."""
 CHECKOUT = Path(__file__).absolute().parent.parent
 BUSY = "the services of this checkout run already; see: python -m infra.local status"
 STOP_SECONDS = 90.0
@@ -83,9 +83,7 @@ def up(root: Path, overrides: Sequence[str]) -> int:
     running = states.read(work)
     if running is not None and running.supervisor.lives():
         if running.settings != wanted:
-            raise UserError(
-                f"other services of this checkout run: {running.settings}\n  end them first: python -m infra.local down"
-            )
+            raise UserError(f"other services run here: {running.settings}\n  end them first: python -m infra.local down")
         return status(root)
     down(root, quiet=True)
     log = work / "supervisor.log"

@@ -1,8 +1,9 @@
-"""Keeps one service: `python -m infra.services.keeper PARENT STOP ACCOUNT FOLDER COMMAND...`, standard library and pipeline.process alone.
+"""Keeps one service: `python -m infra.services.keeper PARENT STOP GRACE ACCOUNT FOLDER COMMAND...`; imports no library.
 
-It runs COMMAND in FOLDER as ACCOUNT (`-` for the present one), asks it to end by the signal STOP when it is itself asked, or when PARENT has
-died, however it died; and ends whatever the command left in this session. So a server ends properly even when its supervisor was
-killed by `kill -9`, and one that forks (MLflow's does) leaves nothing behind. Its exit status is the command's.
+It runs COMMAND in FOLDER as ACCOUNT (`-` for the present one), asks it to end by the signal STOP when it is itself asked, or when
+PARENT has died, however it died, kills it GRACE seconds later, and ends whatever the command left in this session. So a server
+ends properly even when its supervisor was killed by `kill -9`, and one that forks (MLflow's does) leaves nothing behind. Its exit
+status is the command's.
 """
 
 import contextlib
@@ -16,13 +17,11 @@ from collections.abc import Sequence
 
 from pipeline.process import die_with_parent
 
-GRACE = 8.0
-"""Seconds from asking to killing; below the 10 that the supervisor leaves the keeper itself."""
 ORPHANED = signal.SIGUSR1
 """What the kernel sends when the supervisor dies; unlike its SIGTERM, the command does not hear it."""
 
 
-def keep(stop: signal.Signals, account: str, folder: str, command: Sequence[str]) -> int:
+def keep(stop: signal.Signals, grace: float, account: str, folder: str, command: Sequence[str]) -> int:
     """Run `command` until it ends or this process is told to; its exit status, as shells count."""
     asked: list[float] = []
     heard: set[int] = set()
@@ -47,7 +46,7 @@ def keep(stop: signal.Signals, account: str, folder: str, command: Sequence[str]
         if asked and stop not in heard:
             process.send_signal(stop)
             heard.add(stop)
-        if asked and time.monotonic() - asked[0] > GRACE:
+        if asked and time.monotonic() - asked[0] > grace:
             process.kill()
         time.sleep(0.05)
     end_the_rest()
@@ -66,10 +65,10 @@ def end_the_rest() -> None:
 
 def main(words: Sequence[str]) -> int:
     """Keep what the command line names."""
-    parent, stop, account, folder, *command = words
+    parent, stop, grace, account, folder, *command = words
     signal.signal(ORPHANED, lambda *_: sys.exit(1))
     die_with_parent(int(parent), ORPHANED)
-    return keep(signal.Signals(int(stop)), account, folder, command)
+    return keep(signal.Signals(int(stop)), float(grace), account, folder, command)
 
 
 if __name__ == "__main__":

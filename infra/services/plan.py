@@ -68,11 +68,8 @@ def plan(chosen: Settings, root: Path) -> Plan:
         first.append(seaweedfs.service(work / "seaweedfs", at.s3, secret))
     shown = secret if config.authentication else None
     clients = basis(root) | client_environment(config, at, secret)
-    second = [
-        prefect_server.service(
-            at.prefect, root, prefect_tables(config, work, at), servers(root, secret, "prefect"), clients, shown
-        )
-    ]
+    tables, own = prefect_tables(config, work, at), servers(root, secret, "prefect")
+    second = [prefect_server.service(at.prefect, root, tables, own, clients, shown)]
     mlflow = f"http://{HOST}:{at.mlflow}"
     tracking = chosen.tracking
     if config.database == "postgresql" or (tracking.enabled and not tracking.uri.startswith("http")):

@@ -114,14 +114,9 @@ def initialise(folder: Path, credentials: Credentials, account: str) -> None:
             "--locale=C.UTF-8",
         ]
         words = [str(programs(data) / "initdb"), "-D", str(beside), *options]
+        groups: list[str] | None = [] if account else None
         done = subprocess.run(
-            words,
-            user=account or None,
-            extra_groups=[] if account else None,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
+            words, user=account or None, extra_groups=groups, cwd=folder, capture_output=True, text=True, check=False
         )
     if done.returncode:
         raise UserError(f"initdb failed:\n{(done.stderr or done.stdout).strip()}")
@@ -144,7 +139,7 @@ def is_ready(port: int) -> bool:
     """Whether a server takes connections there."""
     if not installed():
         return False
-    words = [installed()[0] / "pg_isready", "--quiet", "--timeout=3", f"--host={HOST}", f"--port={port}"]
+    words = [str(installed()[0] / "pg_isready"), "--quiet", "--timeout=3", f"--host={HOST}", f"--port={port}"]
     return subprocess.run(words, check=False, stdin=subprocess.DEVNULL).returncode == 0
 
 

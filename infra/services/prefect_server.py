@@ -1,4 +1,4 @@
-"""Prefect's server and worker, the deployments of prefect.yaml on it, and prefect.toml, which tells commands in the checkout where it is."""
+"""Prefect's server and worker, the deployments of prefect.yaml on it, and prefect.toml, which tells commands here where it is."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ def service(
     clients: Mapping[str, str],
     credentials: Credentials | None,
 ) -> Service:
-    """The server over `database`; with `credentials` it answers only those who have them. `clients` is its clients' environment."""
+    """The server over `database`; with `credentials` it answers only those who have them. `clients` is their environment."""
     return Service(
         name="Prefect",
         command=(sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)),

@@ -45,6 +45,7 @@ def service(folder: Path, port: int, credentials: Credentials) -> Service:
         address=f"http://{HOST}:{port}",
         environment={**os.environ},
         folder=folder,
+        grace=3.0,  # it waits for its own connections, for ever; what was stored is in its files by then
         prepare=partial(prepare, folder, credentials),
         settle=partial(create_buckets, f"http://{HOST}:{port}", credentials),
     )

@@ -30,6 +30,8 @@ class Service:
     """Its working directory."""
     stop: signal.Signals = signal.SIGTERM
     """How it is asked to end."""
+    grace: float = 8.0
+    """Seconds that it is left to do so; below the 10 that its keeper is left."""
     account: str = ""
     """The unprivileged account that it runs under; empty for the present one."""
     prepare: Callable[[], None] = nothing

@@ -30,7 +30,8 @@ class Birth:
         """Whether it still runs."""
         try:
             process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.created) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+            same = abs(process.create_time() - self.created) < 1.0
+            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.Error:
             return False
 

@@ -1,6 +1,7 @@
 """Starts services in order, keeps them running, and ends them in the opposite order; one process, whose death ends them all."""
 
 import os
+import subprocess
 import sys
 import time
 from collections import deque
@@ -32,12 +33,12 @@ class Kept:
         self._due: float | None = None
         self._stack = ExitStack()
         self._process: Birth | None = None
-        self._alive = lambda: False
+        self._running: subprocess.Popen[bytes] | None = None
 
     @property
     def alive(self) -> bool:
         """Whether its process runs."""
-        return self._alive()
+        return self._running is not None and self._running.poll() is None
 
     @property
     def entry(self) -> Entry:
@@ -56,16 +57,15 @@ class Kept:
         """Start its process; does not wait until it is up."""
         one = self.service
         self._stack.close()
-        keeper = [sys.executable, "-m", "infra.services.keeper", str(os.getpid()), str(int(one.stop)), one.account or "-"]
-        command = [*keeper, str(one.folder), *one.command]
-        process = self._stack.enter_context(running(command, self.log, env=one.environment, cwd=CHECKOUT))
-        self._alive = lambda: process.poll() is None
-        self._process = Birth.of(process.pid)
+        how = (str(os.getpid()), str(int(one.stop)), str(one.grace), one.account or "-", str(one.folder))
+        command = [sys.executable, "-m", "infra.services.keeper", *how, *one.command]
+        self._running = self._stack.enter_context(running(command, self.log, env=one.environment, cwd=CHECKOUT))
+        self._process = Birth.of(self._running.pid)
 
     def stop(self) -> None:
         """End it, and whatever it started."""
         self._stack.close()
-        self._alive = lambda: False
+        self._running = None
 
     def wait(self) -> None:
         """Return when it is well. UserError when it ends, or takes longer than START_SECONDS."""
