@@ -1,11 +1,16 @@
 """What every test may use: the shared pack of real data, when it stands beside the checkout."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.quiet import be_offline
+
+if TYPE_CHECKING:
+    from tests.services.full import Full
 
 be_offline()  # before a test imports torch, MLflow or Prefect
 
@@ -25,6 +30,15 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared pack of real data is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def full(root: Path) -> "Iterator[Full]":
+    """All services, in a clone: PostgreSQL (sqlite where that is not installed), S3, MLflow, Prefect, a worker, passwords."""
+    from tests.services.full import running_services
+
+    with running_services(root) as services:
+        yield services
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
