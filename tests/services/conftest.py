@@ -1,4 +1,4 @@
-"""One set of real services for the session, an S3 server (SeaweedFS) among them, and buckets in it. No process survives the session."""
+"""One set of real services for the session, an S3 server (SeaweedFS) among them, and buckets in it."""
 
 import os
 from dataclasses import dataclass

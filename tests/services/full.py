@@ -1,4 +1,4 @@
-"""The services of a clone, all of them, by `infra.local up services=full`, as a team has them; with passwords that are known here."""
+"""All services of a clone, by `infra.local up services=full`, as a team has them; with passwords that are known here."""
 
 import json
 import os
