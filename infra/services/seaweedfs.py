@@ -47,7 +47,7 @@ def service(folder: Path, port: int, credentials: Credentials) -> Service:
         folder=folder,
         grace=3.0,  # it waits for its own connections, for ever; what was stored is in its files by then
         prepare=partial(prepare, folder, credentials),
-        settle=partial(create_buckets, f"http://{HOST}:{port}", credentials),
+        settle=partial(create_buckets, f"http://{HOST}:{port}", credentials.s3_key, credentials.s3_secret),
     )
 
 
@@ -93,24 +93,24 @@ def client_environment(address: str, credentials: Credentials) -> dict[str, str]
     }
 
 
-def client(address: str, credentials: Credentials) -> Any:
-    """boto3's client."""
+def client(address: str, key: str, secret: str) -> Any:
+    """boto3's client of the server at `address`."""
     import boto3
 
     return boto3.client(
         "s3",
         endpoint_url=address,
-        aws_access_key_id=credentials.s3_key,
-        aws_secret_access_key=credentials.s3_secret,
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
         region_name=REGION,
     )
 
 
-def create_buckets(address: str, credentials: Credentials) -> None:
+def create_buckets(address: str, key: str, secret: str) -> None:
     """MLflow's and DVC's buckets, ready to be written to. UserError when they are not within PATIENCE."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    s3, deadline = client(address, credentials), time.monotonic() + PATIENCE
+    s3, deadline = client(address, key, secret), time.monotonic() + PATIENCE
     while True:
         try:
             known = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from infra.services.seaweedfs import client
 from tests.data.conftest import ingest as ingest  # the fixture
 from tests.services.full import Full
 
@@ -30,15 +31,7 @@ class S3:
 
     def client(self) -> Any:
         """boto3's client, with the right keys."""
-        import boto3
-
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            aws_access_key_id=self.key,
-            aws_secret_access_key=self.secret,
-            region_name="us-east-1",
-        )
+        return client(self.endpoint, self.key, self.secret)
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ class Full:
         """boto3's client."""
         from infra.services.seaweedfs import client
 
-        return client(self.address("SeaweedFS"), self.credentials)
+        return client(self.address("SeaweedFS"), self.credentials.s3_key, self.credentials.s3_secret)
 
     def process_of(self, name: str) -> int:
         """The pid of a service itself, not of its keeper."""
