@@ -1,5 +1,7 @@
-"""docs/faults.md: what each fault did, from a run of the tests. `python -m tests.faults.outcomes` writes it from work/faults.json,
-to which the tests of tests/faults and tests/line/test_kills.py add; no outcome is written by hand."""
+"""docs/faults.md: what each fault did, from a run of the tests; no outcome is written by hand.
+
+The tests of tests/faults add to work/faults.json; `python -m tests.faults.outcomes` takes that over into the page.
+"""
 
 import json
 import sys
@@ -27,8 +29,8 @@ def page(outcomes: Outcomes) -> str:
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     return (
         "# Faults and what they did\n\n"
-        "Written by `python -m tests.faults.outcomes` from the last run of `pytest -m faults`: servers, workers, disks and clocks are\n"
-        "disturbed in the middle of real work, and each cell says what was seen.\n\n" + table + "\n"
+        "Written by `python -m tests.faults.outcomes` from the last run of `pytest -m faults`: servers, workers, disks and\n"
+        "clocks are disturbed in the middle of real work, and each cell says what was seen.\n\n" + table + "\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Services that die in the middle of real work: the run ends finished or clearly failed, a rerun completes, the files are the same."""
+"""Services that die in the middle of real work: the run ends finished or clearly failed, and a rerun gives the same files."""
 
 import os
 import re
