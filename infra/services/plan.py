@@ -68,7 +68,7 @@ def plan(chosen: Settings, root: Path) -> Plan:
         first.append(seaweedfs.service(work / "seaweedfs", at.s3, secret))
     shown = secret if config.authentication else None
     clients = basis(root) | client_environment(config, at, secret)
-    tables, own = prefect_tables(config, work, at), servers(root, secret, "prefect")
+    tables, own = prefect_tables(config, work, at), servers(config, root, secret.prefect_database)
     second = [prefect_server.service(at.prefect, root, tables, own, clients, shown)]
     mlflow = f"http://{HOST}:{at.mlflow}"
     tracking = chosen.tracking
@@ -87,9 +87,9 @@ def basis(root: Path) -> dict[str, str]:
     return {**os.environ, "PATH": path, "PWD": str(root)}  # prefect.yaml asks for PWD
 
 
-def servers(root: Path, secret: Credentials, role: str) -> dict[str, str]:
-    """The environment of a server that keeps its tables as `role`. libpq and asyncpg take the password from it."""
-    return basis(root) | {"PGPASSWORD": {"prefect": secret.prefect_database, "mlflow": secret.mlflow_database}[role]}
+def servers(config: ServicesConfig, root: Path, password: str) -> dict[str, str]:
+    """The environment of a server with tables in our PostgreSQL: libpq and asyncpg take its `password` from there."""
+    return basis(root) | ({"PGPASSWORD": password} if config.database == "postgresql" else {})
 
 
 def prefect_tables(config: ServicesConfig, work: Path, at: Addresses) -> str:
@@ -101,7 +101,7 @@ def prefect_tables(config: ServicesConfig, work: Path, at: Addresses) -> str:
 
 def mlflow_service(config: ServicesConfig, tracking: TrackingConfig, root: Path, at: Addresses, secret: Credentials) -> Service:
     """MLflow's server, over the store that runs in this checkout write to unless it has tables of its own in PostgreSQL."""
-    work, environment = Layout(root).services.absolute(), servers(root, secret, "mlflow")
+    work, environment = Layout(root).services.absolute(), servers(config, root, secret.mlflow_database)
     store, users = absolute_uri(tracking.uri, root), f"sqlite:///{work / 'mlflow-users.db'}"
     if config.database == "postgresql":
         store = f"postgresql://mlflow@{HOST}:{at.postgresql}/mlflow"

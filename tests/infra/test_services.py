@@ -202,6 +202,7 @@ def test_one_setting_puts_passwords_before_both(choice: str, guarded: bool, fold
     assert ("PREFECT_SERVER_API_AUTH_STRING" in by_name["Prefect"].environment) == guarded
     assert ("basic-auth" in by_name["MLflow"].command) == guarded
     assert ("PREFECT_API_AUTH_STRING" in by_name["worker"].environment) == guarded
+    assert ("PGPASSWORD" in by_name["MLflow"].environment) == (choice == "full"), "a PostgreSQL of the user's own has its own"
     assert "PGPASSWORD" not in by_name["worker"].environment, "flows have no business in the servers' tables"
     assert not {name for name in by_name["worker"].environment if "SERVER_API_AUTH" in name or "ADMIN_PASSWORD" in name}
     secrets = json.loads((folder / "work/services" / FILE).read_text()).values()
