@@ -1,10 +1,10 @@
 """What a service is to the supervisor: a command to keep running, and how to tell that it is well."""
 
 import signal
-import subprocess
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 
 HOST = "127.0.0.1"
@@ -55,5 +55,5 @@ def is_well(health: str) -> bool:
     try:
         with direct.open(health, timeout=5) as answer:
             return bool(answer.status == 200)
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, HTTPException):
         return False

@@ -6,6 +6,7 @@ from typing import Any
 
 import psutil
 
+from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
 from pipeline.schema import schema
 from pipeline.services import ServicesConfig
@@ -66,13 +67,18 @@ class State:
 
 
 def read(work: Path) -> State | None:
-    """What the file says; None without one."""
-    from pydantic import TypeAdapter
+    """What the file says; None without one. UserError when another version of this program wrote it."""
+    from pydantic import TypeAdapter, ValidationError
 
-    if not (work / FILE).exists():
+    path = work / FILE
+    if not path.exists():
         return None
     known: TypeAdapter[Any] = TypeAdapter(State)
-    state: State = known.validate_python(read_json(work / FILE))
+    try:
+        state: State = known.validate_python(read_json(path))
+    except ValidationError as error:
+        todo = "end those services by it, or remove the file when nothing of them runs"
+        raise UserError(f"{path}: was written by another version of this checkout\n  {todo}") from error
     return state
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from infra.services.keeper import main as keeper  # noqa: F401  it must import w
 from infra.services.plan import plan
 from infra.services.service import Service
 from infra.services.state import Birth, State
-from infra.services.supervisor import MOST_RESTARTS, Kept, stop_mark
+from infra.services.supervisor import MOST_RESTARTS, Kept
 from infra.services.table import table
 from pipeline import settings
 from pipeline.errors import UserError
@@ -257,5 +256,6 @@ def test_up_down_and_status_without_services(tmp_path: Path, capsys: pytest.Capt
         local.env(tmp_path)
     assert local.down(tmp_path) == 0, "and the process that has the number now is not touched"
     assert states.read(tmp_path / "work/services") is None
-    assert stop_mark(tmp_path, "Prefect").name == "Prefect"
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    (tmp_path / "work/services/state.json").write_text('{"supervisor": 7}')
+    with pytest.raises(UserError, match="written by another version"):
+        local.status(tmp_path)
