@@ -1,6 +1,5 @@
 """Files that are whole or not there: atomic writes, staged folders, digests, locks."""
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -19,7 +18,6 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` so that a reader, or a crash at any moment, sees the old bytes or the new ones, never a part.
 
     Durable after return on a local file system that honours fsync. Not safe for two writers at once: the last one wins.
-    UserError when the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -29,10 +27,6 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(f"{path}: the disk is full\n  make room; what was there before is untouched") from error
     finally:
         beside.unlink(missing_ok=True)
     _sync_folder(path.parent)

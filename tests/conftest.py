@@ -1,26 +1,33 @@
 """What every test may use: the shared pack of real data, when it stands beside the checkout."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.quiet import be_offline
-
-if TYPE_CHECKING:
-    from tests.services.full import Full
+from tests.faults.outcomes import Noted, Outcome, read
 
 be_offline()  # before a test imports torch, MLflow or Prefect
 
 ROOT = Path(__file__).resolve().parent.parent
+NOTED = pytest.StashKey[Noted]()
 
 
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def full(root: Path):
+    """All services, in a clone: PostgreSQL (sqlite where that is not installed), S3, MLflow, Prefect, a worker, passwords."""
+    from tests.services.full import running_services
+
+    with running_services(root) as services:
+        yield services
 
 
 @pytest.fixture(scope="session")
@@ -32,22 +39,39 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def full(root: Path) -> "Iterator[Full]":
-    """All services, in a clone: PostgreSQL (sqlite where that is not installed), S3, MLflow, Prefect, a worker, passwords."""
-    from tests.services.full import running_services
-
-    with running_services(root) as services:
-        yield services
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--outcomes", type=Path, default=None, help="JSON file that takes the outcomes behind the README's table")
+    parser.addoption("--faults", type=Path, default=None, help="JSON file that takes what the tests of faults saw")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if (file := config.getoption("--outcomes")) is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Outcomes(file))
+    config.stash[NOTED] = Noted()
+
+
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Callable[[str, str, str], None]:
+    """Notes a row of docs/faults.md: the fault, how the run ended, how the next one did. It counts when the test passes."""
+
+    def write(fault: str, run: str, again: str) -> None:
+        request.config.stash[NOTED].outcomes[request.node.nodeid] = Outcome(fault, run, again)
+
+    return write
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call" and report.passed:
+        item.config.stash[NOTED].passed.add(item.nodeid)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if (file := session.config.getoption("--faults")) is not None:
+        noted = session.config.stash[NOTED].merged(read(file))
+        file.write_text(json.dumps(noted, indent=1, ensure_ascii=False) + "\n")
 
 
 class Outcomes:

@@ -1,45 +1,66 @@
-"""docs/faults.md: what each fault did, from a run of the tests; no outcome is written by hand.
+"""docs/faults.md, from what the tests of faults saw.
 
-The tests of tests/faults add to work/faults.json; `python -m tests.faults.outcomes` takes that over into the page.
+`pytest -m faults --faults docs/faults.json` adds what each test that passed has noted; `python -m tests.faults.outcomes` writes
+the page. A row is never written by hand.
 """
 
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN, KEPT, PAGE = ROOT / "work/faults.json", ROOT / "docs/faults.json", ROOT / "docs/faults.md"
-COLUMNS = ("Fault", "The run", "Afterwards")
-Outcomes = Mapping[str, Mapping[str, str]]
+NOTED, PAGE = ROOT / "docs/faults.json", ROOT / "docs/faults.md"
+INTRODUCTION = """# What happens when something fails
+
+Written by `python -m tests.faults.outcomes` from what the tests marked `faults` saw: each plants the fault named here, looks at
+what the run says of it, and starts the run again. Nothing was left half-written in any of them.
+
+| Fault | The run | Started again |
+| --- | --- | --- |
+"""
 
 
-def record(fault: str, run: str, afterwards: str) -> None:
-    """Keep what was seen, in work/faults.json."""
-    known = json.loads(RUN.read_text()) if RUN.exists() else {}
-    known[fault] = {"run": run, "afterwards": afterwards}
-    RUN.parent.mkdir(exist_ok=True)
-    RUN.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A row of the table."""
+
+    fault: str
+    run: str
+    """How the run that met the fault ended."""
+    again: str
+    """How the next one did."""
 
 
-def page(outcomes: Outcomes) -> str:
-    """The whole of docs/faults.md."""
-    rows = [(fault, seen["run"], seen["afterwards"]) for fault, seen in sorted(outcomes.items())]
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    return (
-        "# Faults and what they did\n\n"
-        "Written by `python -m tests.faults.outcomes` from the last run of `pytest -m faults`: servers, workers, disks and\n"
-        "clocks are disturbed in the middle of real work, and each cell says what was seen.\n\n" + table + "\n"
-    )
+class Noted:
+    """What the tests of one session noted, by test."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self.passed: set[str] = set()
+
+    def merged(self, known: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
+        """`known` with the notes of the tests that passed in place of theirs; sorted."""
+        new = {test: asdict(outcome) for test, outcome in self.outcomes.items() if test in self.passed}
+        return dict(sorted({**known, **new}.items()))
+
+
+def page(noted: Mapping[str, Mapping[str, str]]) -> str:
+    """The page as it should be."""
+    rows = sorted((Outcome(**one) for one in noted.values()), key=lambda one: one.fault)
+    return INTRODUCTION + "".join(f"| {one.fault} | {one.run} | {one.again} |\n" for one in rows)
+
+
+def read(file: Path) -> dict[str, Mapping[str, str]]:
+    """What was noted in `file`; nothing where there is none."""
+    noted: dict[str, Mapping[str, str]] = json.loads(file.read_text()) if file.exists() else {}
+    return noted
 
 
 def main() -> int:
-    """Add the last run's outcomes to those kept, and write the page."""
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-    kept |= json.loads(RUN.read_text()) if RUN.exists() else {}
-    KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
-    PAGE.write_text(page(kept))
+    """Write the page."""
+    PAGE.write_text(page(read(NOTED)))
     return 0
 
 

@@ -9,8 +9,6 @@ from uuid import UUID
 import pytest
 import yaml
 
-from tests.faults.outcomes import record
-
 pytestmark = [pytest.mark.faults]
 START = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
 Hours = tuple[float, ...]
@@ -76,7 +74,7 @@ def night(number: int) -> datetime.datetime:
     return datetime.datetime(2026, 3, 2 + number, 3, tzinfo=datetime.UTC)
 
 
-def test_clock_jumps(rounds: Callable[..., list[list[datetime.datetime]]]) -> None:
+def test_clock_jumps(rounds: Callable[..., list[list[datetime.datetime]]], note: Callable[[str, str, str], None]) -> None:
     """Forward by ten days, then back to where it was: no night twice, none made up for the days that never were."""
     first, ahead, back, on = rounds(0, 240, 0.1, 24)
     assert first == [night(0), night(1), night(2)]
@@ -84,6 +82,6 @@ def test_clock_jumps(rounds: Callable[..., list[list[datetime.datetime]]]) -> No
     assert back == ahead, "each night that is due again is the run it was"
     assert on == sorted([*ahead, night(3)]), "and the nights between are filled in as they come"
     assert len(set(on)) == len(on)
-    record(
+    note(
         "The clock jumps ten days ahead and back, under a schedule", "no night runs twice", "nights left out are not made up for"
     )

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from pipeline.files import digest_tree
-from tests.faults.outcomes import record
 from tests.line.conftest import Clone
 from tests.line.conftest import clone as clone  # the fixture
 from tests.line.test_kills import processes_of, wait_for
@@ -22,6 +21,7 @@ from tests.services.full import Full, needs_postgresql
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 SHAPES = ["dataset.size=64", "dataset.train=200", "dataset.val=20"]
 SHORT = "tests.faults.short_line"
+Note = Callable[[str, str, str], None]
 PLACES = ("data/dataset", "data/validated", "reports/validate/metrics.json")
 
 
@@ -69,18 +69,13 @@ def ended(code: int, said: str) -> str:
 
 @pytest.fixture(scope="module")
 def short(full: Full, clone: Callable[[str], Clone]) -> Short:
-    """The undisturbed run, during which a second one is started in the same place."""
+    """A clone, and what an undisturbed run makes in it."""
     made = clone("faults").with_environment(full.clients())
     made.run("pipeline", "config", *SHAPES, "tracking=server", f"tracking.uri={full.address('MLflow')}")
     one = Short(made, made.home / "first.log", {})
-    first = one.start()
-    one.in_ingest()
-    second = made.run(SHORT, ok=False)
-    assert "another flow runs in this checkout" in second
-    assert first.wait(240) == 0, one.log.read_text()
+    made.run(SHORT)
     undisturbed = Short(made, made.home / "log", one.made())
     assert undisturbed.wanted.keys() == set(PLACES)
-    record("Two flows at once on one workspace", "one finished, the other was told so and ended", "nothing mixed")
     return undisturbed
 
 
@@ -122,20 +117,20 @@ def all_is_well(full: Full) -> bool:
     return done.returncode == 0
 
 
-def test_postgresql_is_killed(full: Full, short: Short) -> None:
+def test_postgresql_is_killed(full: Full, short: Short, note: Note) -> None:
     needs_postgresql()
     outcome = disturbed(short, kill(full, "PostgreSQL"))
     wait_for(lambda: all_is_well(full), 120, "the services did not recover")
-    record("PostgreSQL killed and restarted mid-run", outcome, "same files; the servers recover by themselves")
+    note("PostgreSQL killed and restarted mid-run", outcome, "same files; the servers recover by themselves")
 
 
-def test_prefects_server_is_killed(full: Full, short: Short) -> None:
+def test_prefects_server_is_killed(full: Full, short: Short, note: Note) -> None:
     outcome = disturbed(short, kill(full, "Prefect"))
     wait_for(lambda: all_is_well(full), 120, "the services did not recover")
-    record("Prefect's server killed and restarted mid-run", outcome, "same files; all services are up again")
+    note("Prefect's server killed and restarted mid-run", outcome, "same files; all services are up again")
 
 
-def test_s3_is_gone_during_a_push(full: Full, short: Short, tmp_path: Path) -> None:
+def test_s3_is_gone_during_a_push(full: Full, short: Short, note: Note) -> None:
     """DVC keeps trying, or says what it could not push; a later push brings the rest, and a pull elsewhere is whole."""
     made = short.clone
     made.run("dvc", "remote", "add", "--force", "--default", "store", "s3://dvc/faults")
@@ -154,10 +149,10 @@ def test_s3_is_gone_during_a_push(full: Full, short: Short, tmp_path: Path) -> N
     shutil.rmtree(made.folder / "data")
     made.run("dvc", "pull", "ingest", "validate")
     assert short.made() == short.wanted
-    record("S3 gone during `dvc push`", outcome, "a second push brings the rest, a pull elsewhere is whole")
+    note("S3 gone during `dvc push`", outcome, "a second push brings the rest, a pull elsewhere is whole")
 
 
-def test_the_worker_is_killed_mid_stage(full: Full, short: Short) -> None:
+def test_the_worker_is_killed_mid_stage(full: Full, short: Short, note: Note) -> None:
     short.clear()
     made = short.clone
     named = ["--name", "short", "--pool", "local", "--job-variable", f"working_dir={made.folder}"]
@@ -175,7 +170,7 @@ def test_the_worker_is_killed_mid_stage(full: Full, short: Short) -> None:
     assert "Completed" in made.run("prefect", "deployment", "run", "line/short", "--watch")
     assert short.made() == short.wanted
     state = "Crashed" if "Crashed" in said else "Failed"
-    record(
+    note(
         "Worker killed mid-stage",
         f"ends as {state} in Prefect, its stage with it",
         "the worker is back; a rerun completes, same files",
