@@ -1,6 +1,6 @@
 """Passwords: nobody gets in without, and they stand nowhere but in the one file that keeps them."""
 
-import json
+import contextlib
 import subprocess
 from collections.abc import Iterator
 from dataclasses import fields
@@ -72,14 +72,17 @@ def test_no_secret_is_written_anywhere(recorded: Full) -> None:
     """Logs, state, results, settings, DVC's record, the stores of both servers and of S3, file by file, in whatever format."""
     secrets = wanted(recorded.credentials)
     folder = recorded.clone.folder
-    found, read = [], 0
+    found, read = [], set()
     for path in (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
-        name, content = path.relative_to(folder).as_posix(), path.read_bytes()
-        read += len(content)
-        if name not in KEEPERS_OF_SECRETS:
-            found += [(name, secret) for secret, value in secrets.items() if value in content]
+        name = path.relative_to(folder).as_posix()
+        with contextlib.suppress(FileNotFoundError):  # the servers go on working
+            content = path.read_bytes()
+            read.add(name)
+            if name not in KEEPERS_OF_SECRETS:
+                found += [(name, secret) for secret, value in secrets.items() if value in content]
     assert not found
-    assert read > 1_000_000
+    logs = {f"work/services/{name}.log" for name in ("mlflow", "prefect", "seaweedfs", "worker", "supervisor")}
+    assert logs | {"dvc.lock", "params.yaml", ".dvc/config", "reports/validate/index.html"} <= read
     for name in KEEPERS_OF_SECRETS:  # they do hold some, for their owner's eyes
         assert any(value in (folder / name).read_bytes() for value in secrets.values()), name
         assert (folder / name).stat().st_mode & 0o077 == 0, name
@@ -133,8 +136,3 @@ def commands(full: Full) -> Iterator[tuple[int, list[str]]]:
     for pid in (state.supervisor.pid, *keepers):
         for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
             yield process.pid, process.cmdline()
-
-
-def test_the_state_file_holds_no_secret_key_names(full: Full) -> None:
-    text = json.dumps(json.loads((full.work / "state.json").read_text()))
-    assert full.credentials.s3_key not in text
