@@ -31,7 +31,7 @@ def service(folder: Path, port: int, credentials: Credentials) -> Service:
     program = Path(sys.executable).parent / "weed"
     if not program.exists():
         raise UserError(f"{program}: SeaweedFS is not installed\n  make install, or do without it: services.objects=folder")
-    master, volume, filer = inner_ports(3)
+    master, volume, filer = inner_ports(3, besides=port)
     settings = folder / "s3.json"
     return Service(
         name="SeaweedFS",
@@ -51,12 +51,14 @@ def service(folder: Path, port: int, credentials: Credentials) -> Service:
     )
 
 
-def inner_ports(count: int) -> list[int]:
-    """Ports that are free together with those of their own calls."""
+def inner_ports(count: int, besides: int = 0) -> list[int]:
+    """Ports that are free together with those of their own calls; not `besides`, which is chosen and not taken yet."""
     found: list[int] = []
     candidate = 20_000 + os.getpid() % 10_000
     while len(found) < count:
         candidate += 1
+        if candidate == besides:
+            continue
         try:
             for port in (candidate, candidate + GRPC_OFFSET):
                 with socket.socket() as probe:

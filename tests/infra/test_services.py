@@ -208,6 +208,15 @@ def test_one_setting_puts_passwords_before_both(choice: str, guarded: bool, fold
     assert not [one.name for one in planned.services for word in one.command for secret in secrets if secret in word]
 
 
+def test_seaweedfs_takes_no_port_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the usual port is somebody else's, and all of its ports are searched for."""
+    monkeypatch.setattr("infra.services.seaweedfs.free_port", lambda preferred=0: preferred + 1)
+    planned = plan(settings.check(settings.compose(["services=full"], CHECKOUT)), folder)
+    command = next(one for one in planned.services if one.name == "SeaweedFS").command
+    ports = [word.partition("=")[2] for word in command if word.partition("=")[0].endswith(".port")]
+    assert len(ports) == 4 == len(set(ports))
+
+
 def test_s3_keys_of_ones_own_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of another server")
     planned = plan(settings.check(settings.compose(["services=full"], CHECKOUT)), folder)
