@@ -1,151 +1,229 @@
-"""Local services, from one command: Prefect's server, MLflow's server and a worker, on 127.0.0.1. `make serve` runs it.
+"""The services of this checkout as plain processes of this machine, on 127.0.0.1, without Docker.
 
-They live as long as this process: Ctrl-C, SIGTERM and even kill -9 of it end them all. While they run, prefect.toml in the
-checkout tells Prefect's commands there, and flows started by hand, which server to talk to.
+`serve` runs them in the foreground, until Ctrl-C; `up` leaves them running, `status` and `down` find them again. However the
+process that watches over them ends, by kill -9 too, they end with it. While they run, prefect.toml in the checkout tells
+Prefect's commands there, and flows started by hand, which server to talk to.
 """
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from pipeline.quiet import be_offline
 
 be_offline()
 
-from flows.server import PREFECT_TOML, PREFECT_TOML_HEADER, free_port, wait_until_up
+from flows.server import forget_dead_services
+from infra.services import state as states
+from infra.services.plan import Plan, known, plan
+from infra.services.prefect_server import announced
+from infra.services.state import Birth, Entry, State
+from infra.services.supervisor import stop_mark, supervise
+from infra.services.table import table
 from pipeline import settings
-from pipeline.errors import UserError
-from pipeline.files import locked, write_atomically
+from pipeline.errors import ConfigError, UserError, did_you_mean
+from pipeline.files import locked
 from pipeline.layout import Layout
-from pipeline.process import run_streamed, running
-from pipeline.tracking import absolute_uri
 
+USAGE = """usage: python -m infra.local COMMAND [overrides]
+
+  serve [overrides]   start the services and stay, until Ctrl-C; without a COMMAND the same
+  up [overrides]      start them and leave them running
+  down                end them
+  status              what runs: exit status 0 when all is well, 1 when not
+  env                 lines for a shell, with passwords: eval "$(python -m infra.local env)"
+  stop NAME           end one of them, start NAME brings it back
+
+services=small (the default: Prefect and MLflow on sqlite, a worker) or services=full (PostgreSQL, S3 and passwords besides), or
+any of conf/services, such as services.authentication=true."""
 CHECKOUT = Path(__file__).absolute().parent.parent
-POOL = "local"
-BUSY = "make serve runs in this checkout already; stop it, or use its servers"
-HOST = "127.0.0.1"
+BUSY = "the services of this checkout run already; see: python -m infra.local status"
+STOP_SECONDS = 90.0
 
 
-def serve(root: Path) -> int:
-    """Start everything, say where it is, and wait until somebody stops it; the exit status."""
-    work = Layout(root).services
-    with locked(work / "lock", BUSY), ExitStack() as stack:
-        prefect_url, mlflow_url = f"http://{HOST}:{free_port(4200)}", f"http://{HOST}:{free_port(5000)}"
-        environment = {
-            **os.environ,
-            "PATH": os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath))),
-            "PWD": str(root),  # prefect.yaml asks for it
-            "PREFECT_API_URL": f"{prefect_url}/api",
-            "PREFECT_UI_API_URL": f"{prefect_url}/api",  # or the page looks for its server at the default port
-            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{work.absolute() / 'prefect.db'}",
-            "PREFECT_WORKER_QUERY_SECONDS": "2",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its workers would outlive it
-        }
-        services = {"Prefect": prefect_server(prefect_url)}
-        tracking = settings.load((), root).tracking
-        if tracking.enabled and not tracking.uri.startswith("http"):
-            services["MLflow"] = mlflow_server(mlflow_url, absolute_uri(tracking.uri, root), tracking.artifacts, root)
-        else:
-            mlflow_url = tracking.uri if tracking.enabled else "off (tracking=off)"
-        started = {
-            name: stack.enter_context(running(command, work / f"{name.lower()}.log", env=environment, cwd=root))
-            for name, command in services.items()
-        }
-        for name, url in (("Prefect", f"{prefect_url}/api/health"), ("MLflow", f"{mlflow_url}/health")):
-            if name in started:
-                failed = f"{name}'s server did not start; see {work / name.lower()}.log"
-                wait_until_up(url, partial(lives, started[name]), failed)
-        apply_deployments(root, environment)
-        worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
-        started["worker"] = stack.enter_context(running(worker, work / "worker.log", env=environment, cwd=root))
-        stack.enter_context(announced(root, f"{prefect_url}/api"))
-        print(
-            f"Prefect  {prefect_url}\nMLflow   {mlflow_url}\nlogs     {work}\n\n"
-            "Runs the line, from another terminal in this folder, with .venv/bin on its PATH:\n"
-            "  prefect deployment run line/line --watch\n"
-            "  prefect deployment run line/line --param overrides='[\"train.steps=200\"]' --watch\n\nCtrl-C stops all of it.",
-            flush=True,
-        )
-        return wait(started, work)
+def serve(root: Path, overrides: Sequence[str]) -> NoReturn:
+    """Start everything, say where it is, and watch over it until somebody ends this process."""
+    chosen, work = settings.load(overrides, root), Layout(root).services.absolute()
+    with locked(work / "lock", BUSY):
+        for mark in stop_mark(work, "any").parent.glob("*"):
+            mark.unlink()
+        planned = plan(chosen, root)
+        state = State(supervisor=Birth.of(os.getpid()), settings=chosen.services)
+        with announced(root, planned.prefect, planned.credentials):
+            supervise(planned.waves, state, work, lambda: print(welcome(planned, chosen, work), flush=True))
 
 
-def lives(process: subprocess.Popen[bytes]) -> bool:
-    """Whether it still runs."""
-    return process.poll() is None
-
-
-def prefect_server(url: str) -> list[str]:
-    """The command of Prefect's server at `url`."""
-    return [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", url.rsplit(":", 1)[1]]
-
-
-def mlflow_server(url: str, store: str, artifacts: str | None, root: Path) -> list[str]:
-    """The command of an MLflow server at `url` over the store that runs in this checkout write to."""
-    place = artifacts or "mlartifacts"
-    return [
-        *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", url.rsplit(":", 1)[1], "--workers", "1"),
-        *("--backend-store-uri", store, "--artifacts-destination", place if "://" in place else str((root / place).absolute())),
+def welcome(planned: Plan, chosen: settings.Settings, work: Path) -> str:
+    """Where everything is, and what to do with it."""
+    lines = [f"{service.name:<11}{service.address}" for service in planned.services if service.address]
+    if not any(service.name == "MLflow" for service in planned.services):
+        lines.append(f"{'MLflow':<11}{planned.mlflow}")
+    lines += [f"{'logs':<11}{work}", "", "Runs the line, from another terminal in this folder, with .venv/bin on its PATH:"]
+    lines += [
+        "  prefect deployment run line/line --watch",
+        "  prefect deployment run line/line --param overrides='[\"train.steps=200\"]' --watch",
     ]
+    if chosen.services.authentication or chosen.services.objects == "s3":
+        lines += ["", 'Passwords and keys for that terminal: eval "$(python -m infra.local env)"']
+    if chosen.services.database == "postgresql":
+        lines += ["", f"Runs go to this MLflow by: python -m pipeline config tracking=server tracking.uri={planned.mlflow}"]
+    return "\n".join([*lines, "", "Ctrl-C stops all of it, python -m infra.local down too."])
 
 
-def apply_deployments(root: Path, environment: dict[str, str]) -> None:
-    """The work pool, prefect.yaml's deployments, and one slot for the GPU unless somebody has set another number."""
-    slot = settings.check(settings.compose(["compute=gpu"], root)).compute.slot
-    prefect(root, environment, "work-pool", "create", POOL, "--type", "process", "--overwrite")
-    prefect(root, environment, "deploy", "--all", "--no-prompt")
-    if slot and not prefect(root, environment, "gcl", "inspect", slot, check=False):
-        prefect(root, environment, "gcl", "create", slot, "--limit", "1")
+def up(root: Path, overrides: Sequence[str]) -> int:
+    """Start the services, unless they run already, and return when all are up; the exit status."""
+    work = Layout(root).services.absolute()
+    wanted = settings.load(overrides, root).services
+    running = states.read(work)
+    if running is not None and running.supervisor.lives():
+        if running.settings != wanted:
+            raise UserError(f"other services run here: {running.settings}\n  end them first: python -m infra.local down")
+        return status(root)
+    down(root, quiet=True)
+    log = work / "supervisor.log"
+    work.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as file:
+        command = [sys.executable, "-m", "infra.local", "serve", *overrides]
+        process = subprocess.Popen(command, cwd=root, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
+    while process.poll() is None:
+        state = states.read(work)
+        if state is not None and state.supervisor.pid == process.pid and state.ready:
+            return status(root)
+        time.sleep(0.2)
+    raise UserError(log.read_text(errors="replace").strip() or f"the services ended at once; see {log}")
 
 
-def prefect(root: Path, environment: dict[str, str], *words: str, check: bool = True) -> bool:
-    """One of Prefect's commands; UserError with its words when it fails and `check` is set. Whether it went well."""
-    lines: list[str] = []
-    ended = run_streamed([sys.executable, "-m", "prefect", *words], lines.append, env=environment, cwd=root)
-    if ended.code and check:
-        raise UserError("\n".join([f"prefect {' '.join(words)} failed:", *lines[-15:]]))
-    return ended.code == 0
+def down(root: Path, quiet: bool = False) -> int:
+    """End the services, also those of a supervisor that was killed; the exit status. Nothing to do is no failure."""
+    work = Layout(root).services.absolute()
+    state = states.read(work)
+    if state is None:
+        forget_dead_services(Layout(root))
+        say("nothing runs", quiet)
+        return 0
+    family = [state.supervisor, *(entry.process for entry in state.services.values() if entry.process is not None)]
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        if state.supervisor.lives():
+            os.kill(state.supervisor.pid, sign)
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(one.lives() for one in family) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    if left := [one.pid for one in family if one.lives()]:
+        raise UserError(f"still running: {', '.join(map(str, left))}")
+    states.forget(work)
+    forget_dead_services(Layout(root))
+    say("stopped", quiet)
+    return 0
 
 
-@contextmanager
-def announced(root: Path, api: str) -> Iterator[None]:
-    """prefect.toml names the server while the block runs. UserError when the user has one of their own."""
-    path = root / PREFECT_TOML
-    if path.exists() and not path.read_text().startswith(PREFECT_TOML_HEADER):
-        raise UserError(f"{path}: is not of make serve; move it away, or set api.url in it by hand to {api}")
-    write_atomically(path, f'{PREFECT_TOML_HEADER}\n[api]\nurl = "{api}"\n'.encode())
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+def status(root: Path) -> int:
+    """Print what runs; 0 when everything is well."""
+    work = Layout(root).services.absolute()
+    state = states.read(work)
+    if state is None:
+        print(f"nothing runs\n  start it by: python -m infra.local up\n  logs of earlier times: {work}")
+        return 1
+    if not state.supervisor.lives():
+        print("the services ended without a word (a reboot, a kill -9)\n  start them by: python -m infra.local up")
+        return 1
+    text, well = table(state)
+    print(text)
+    return 0 if well and state.ready else 1
 
 
-def wait(started: dict[str, subprocess.Popen[bytes]], work: Path) -> int:
-    """Until a service ends by itself: UserError names it and its log."""
-    while True:
-        for name, process in started.items():
-            if not lives(process):
-                raise UserError(f"{name} ended with status {process.returncode}; see {work / name.lower()}.log")
-        time.sleep(0.5)
+def env(root: Path) -> int:
+    """Print what a shell has to know to use the services; the only command that prints passwords."""
+    state, work = running(root)
+    addresses = {name: entry.address for name, entry in state.services.items()}
+    for name, value in known(addresses, state.settings, work).items():
+        print(f"export {name}={shlex.quote(value)}")
+    return 0
+
+
+def switch(root: Path, name: str, on: bool) -> int:
+    """End one service, or bring it back, and return when that is done."""
+    state, work = running(root)
+    found = {entry.name.lower(): entry.name for entry in state.services.values()}
+    if name.lower() not in found:
+        raise ConfigError(name, None, f"is no service of this checkout. {did_you_mean(name.lower(), found)}")
+    mark = stop_mark(work, found[name.lower()])
+    mark.parent.mkdir(exist_ok=True)
+    if on:
+        mark.unlink(missing_ok=True)
+    else:
+        mark.touch()
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline and running(root)[0].supervisor.lives():
+        if done(running(root)[0].services[found[name.lower()]], on):
+            return 0
+        time.sleep(0.1)
+    raise UserError(f"{name} is not {'up' if on else 'down'} after {STOP_SECONDS:.0f} s; see {work}")
+
+
+def done(entry: Entry, on: bool) -> bool:
+    """Whether a service is as it was asked to be."""
+    from infra.services.service import is_well
+
+    return (entry.process is not None and is_well(entry.health)) if on else entry.process is None
+
+
+def running(root: Path) -> tuple[State, Path]:
+    """What runs, and its folder. UserError when nothing does."""
+    work = Layout(root).services.absolute()
+    state = states.read(work)
+    if state is None or not state.supervisor.lives():
+        raise UserError("nothing runs\n  start it by: python -m infra.local up")
+    return state, work
+
+
+def say(text: str, quiet: bool) -> None:
+    """Print, or not."""
+    if not quiet:
+        print(text)
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    """Do what the command line says."""
+    command, *rest = arguments or ["serve"]
+    if command == "serve":
+        serve(CHECKOUT, rest)
+    if command == "up":
+        return up(CHECKOUT, rest)
+    if command in ("stop", "start") and len(rest) == 1:
+        return switch(CHECKOUT, rest[0], on=command == "start")
+    if rest or command not in ("down", "status", "env"):
+        print(USAGE, file=sys.stderr)
+        return 2
+    return {"down": down, "status": status, "env": env}[command](CHECKOUT)
 
 
 def main() -> int:
-    """Serve until Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    """The exit status: 0, 1 with one message, or 2 for a wrong setting or command."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(USAGE)
+        return 0
+    signal.signal(signal.SIGTERM, end_once)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored otherwise when a shell started this in the background
     try:
-        return serve(CHECKOUT)
+        return dispatch(sys.argv[1:])
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("\nstopped")
         return 0
+
+
+def end_once(*_: object) -> None:
+    """SIGTERM: unwind, and let no second one interrupt that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from pipeline.overrides import combinations, merged, quoted
 from pipeline.promotion.config import RetrainConfig
 from pipeline.provenance import flat
 from pipeline.schema import schema
+from pipeline.services import ServicesConfig
 from pipeline.storage.config import StorageConfig
 from pipeline.tracking import TrackingConfig
 from pipeline.training.config import ComputeConfig, TrainConfig
@@ -57,6 +58,7 @@ class Settings:
     suspects: SuspectsConfig
     retrain: RetrainConfig
     monitor: MonitorConfig
+    services: ServicesConfig
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -22,6 +22,15 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def full(root: Path):
+    """All services, in a clone: PostgreSQL (sqlite where that is not installed), S3, MLflow, Prefect, a worker, passwords."""
+    from tests.services.full import running_services
+
+    with running_services(root) as services:
+        yield services
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The pack of real pictures and reference numbers; the test is skipped where it is absent."""
     folder = ROOT.parent / "shared"
