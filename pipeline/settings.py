@@ -29,6 +29,7 @@ from pipeline.schema import schema
 from pipeline.storage.config import StorageConfig
 from pipeline.tracking import TrackingConfig
 from pipeline.training.config import ComputeConfig, TrainConfig
+from pipeline.tuning.config import SweepConfig
 
 PARAMS = Path("params.yaml")
 CONF = Path("conf")
@@ -53,6 +54,7 @@ class Settings:
     storage: StorageConfig
     advise: AdviseConfig
     suspects: SuspectsConfig
+    sweep: SweepConfig
 
     def __post_init__(self) -> None:
         if self.seed < 0:

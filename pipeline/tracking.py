@@ -234,7 +234,7 @@ def _curves_of_flow(stage: str, config: HasTracking, layout: Layout, run_id: str
         recorder.open(run_id, owner=False, wait=False)
         return recorder
 
-    with _curves(Curves(stage, start)) as drawn:
+    with drawing(Curves(stage, start)) as drawn:
         try:
             yield
         finally:
@@ -256,7 +256,7 @@ def _run_of_stage(stage: str, config: HasTracking, layout: Layout) -> Iterator[N
     start_run(recorder, config, layout)
     recorder.tags(input_tags(stage, layout.root))
     try:
-        with _curves(Curves(stage, lambda: recorder)):
+        with drawing(Curves(stage, lambda: recorder)):
             yield
         record_stage(recorder, stage, layout)
     except BaseException as error:
@@ -267,7 +267,7 @@ def _run_of_stage(stage: str, config: HasTracking, layout: Layout) -> Iterator[N
 
 
 @contextmanager
-def _curves(drawn: Curves) -> Iterator[Curves]:
+def drawing(drawn: Curves) -> Iterator[Curves]:
     """`drawn` is what `curves()` gives inside the block."""
     global _current
     before, _current = _current, drawn
