@@ -22,7 +22,6 @@ CHECKOUT = Path(__file__).absolute().parent.parent
 PARENT = "mlflow.parentRunId"
 
 
-
 def main(number: int, overrides: list[str]) -> int:
     """Try until the study has enough trials."""
     die_with_parent()
