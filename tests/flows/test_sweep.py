@@ -37,7 +37,7 @@ def test_an_unknown_setting_in_the_space_is_told_before_any_trial(root, tmp_path
         return values
 
     monkeypatch.setattr(sweep.settings, "compose", misspelt)
-    with pytest.raises(ConfigError, match="train.optimizer.rate"):
+    with pytest.raises(ConfigError, match=r"train\.optimizer\.rate"):
         sweep.checked([])
 
 
