@@ -32,6 +32,7 @@ from pipeline.services import ServicesConfig
 from pipeline.storage.config import StorageConfig
 from pipeline.tracking import TrackingConfig
 from pipeline.training.config import ComputeConfig, TrainConfig
+from pipeline.tuning.config import SweepConfig
 
 PARAMS = Path("params.yaml")
 CONF = Path("conf")
@@ -59,6 +60,7 @@ class Settings:
     retrain: RetrainConfig
     monitor: MonitorConfig
     services: ServicesConfig
+    sweep: SweepConfig
 
     def __post_init__(self) -> None:
         if self.seed < 0:

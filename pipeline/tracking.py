@@ -239,7 +239,7 @@ def _curves_of_flow(stage: str, config: HasTracking, layout: Layout, run_id: str
         recorder.open(run_id, owner=False, wait=False)
         return recorder
 
-    with _curves(Curves(stage, start)) as drawn:
+    with drawing(Curves(stage, start)) as drawn:
         try:
             yield
         finally:
@@ -268,7 +268,7 @@ def _run_of_stage(stage: str, config: HasTracking, layout: Layout, shared_out: b
     if not shared_out:
         drawn.open()
     try:
-        with _curves(drawn):
+        with drawing(drawn):
             yield
         if drawn.recorder is not None:
             record_stage(drawn.recorder, stage, layout)
@@ -282,7 +282,7 @@ def _run_of_stage(stage: str, config: HasTracking, layout: Layout, shared_out: b
 
 
 @contextmanager
-def _curves(drawn: Curves) -> Iterator[Curves]:
+def drawing(drawn: Curves) -> Iterator[Curves]:
     """`drawn` is what `curves()` gives inside the block."""
     global _current
     before, _current = _current, drawn
