@@ -24,8 +24,8 @@ from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 
+from flows.repro import CHECKOUT, cause, child_environment
 from flows.server import prefect_api
-from flows.stage import CHECKOUT, cause, child_environment
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.markdown import table, text

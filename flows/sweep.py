@@ -26,8 +26,9 @@ from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
 from flows.line import BUSY, own_settings
+from flows.repro import CHECKOUT, child_environment
 from flows.server import prefect_api
-from flows.stage import CHECKOUT, child_environment, run_stage
+from flows.stage import run_stage
 from flows.workspace import require_source
 from pipeline import settings, tracking
 from pipeline.data.fetching import record_source

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import settings, tracking
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UserError
 from pipeline.layout import Layout
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ READING = (
     "Pictures must be independent shots. Frames of one film are alike, and raise alarms more often than the rate says.",
     "Drift says that pictures differ, not that the detector got worse: label some of the new pictures and evaluate.",
 )
-EVENT = "dataset.drifted"
 BUSY = "monitor: another process is at work in this checkout; wait for it, or stop it"
 
 
@@ -128,10 +127,16 @@ def detector_folder(chosen: "Settings", layout: Layout) -> Path:
         return layout.onnx
     if not chosen.tracking.enabled:
         raise ConfigError("monitor.detector", "champion", "is in MLflow's registry, and tracking is off")
-    from pipeline.monitor.champion import fetch
+    from pipeline.commands.champion import found
 
-    uri = tracking.absolute_uri(chosen.tracking.uri, layout.root)
-    return fetch(uri, chosen.tracking.model, "champion", layout.work("monitor"))
+    champion = found(chosen, layout, fetch=True)
+    if champion is None:
+        place = f"models:/{chosen.tracking.model}@{chosen.retrain.alias}"
+        raise UserError(
+            f"monitor.detector=champion: {place}: there is no champion yet\n"
+            "  python -m flows.retrain makes the first; another detector by monitor.detector=local"
+        )
+    return Path(champion["folder"])
 
 
 def write(monitored: Monitored, layout: Layout) -> None:
@@ -147,11 +152,11 @@ def write(monitored: Monitored, layout: Layout) -> None:
 def announce(monitored: Monitored, layout: Layout) -> None:
     """Emit the event that the deployment of retraining listens to."""
     from pipeline.data.dataset import read_info
-    from pipeline.events import emit
+    from pipeline.events import DRIFTED, RESOURCE, emit
 
     info = read_info(layout.validated)
     payload = {"drifted": list(monitored.verdict.drifted), "pictures": len(monitored.new), "detector": monitored.watched.digest}
-    emit(EVENT, f"detectline.dataset.{info.source}", payload | {"dataset": info.digest})
+    emit(DRIFTED, f"{RESOURCE}{info.source}", payload | {"dataset": info.digest})
 
 
 def say(monitored: Monitored) -> None:

@@ -42,7 +42,7 @@ def open_study(config: SweepConfig, root: Path, seed: int) -> "Study":
         file = root.absolute() / url.removeprefix(prefix)
         file.parent.mkdir(parents=True, exist_ok=True)
         url = f"{prefix}{file}"
-    pruners = {
+    pruners: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
         "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=config.startup),
         "hyperband": optuna.pruners.HyperbandPruner,
         "none": optuna.pruners.NopPruner,
@@ -161,7 +161,7 @@ def alive(worker: list[str] | None) -> bool:
         return True
     try:
         process = psutil.Process(int(pid))
-        return abs(process.create_time() - float(began)) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        return bool(abs(process.create_time() - float(began)) < 1 and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
