@@ -42,6 +42,7 @@ def test_an_unknown_setting_in_the_space_is_told_before_any_trial(root, tmp_path
 
 
 @pytest.mark.line
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_a_search_ends_with_a_line_that_gives_the_same_ap(clone):  # noqa: F811
     made = clone("sweep")

@@ -1,7 +1,7 @@
 """Runs in a clone: the flow `retrain` three times on three versions of one source, in one process, as one server sees it.
 
 `python -m tests.line.retrain_thrice SOURCE VERSION... OVERRIDES`: the label files of each folder VERSION take the place of the
-source's. The last line is the states of the runs as JSON.
+source's. A line at the end is the states of the runs as JSON.
 """
 
 import json

@@ -51,7 +51,7 @@ def test_the_rules_promote_what_is_better_and_refuse_what_is_not(
     made = clone("retrained")
     words = [*CHOSEN, "dataset=coco", f"dataset.source={source}", "retrain.start=champion"]
     said = made.run("tests.line.retrain_thrice", str(source), *map(str, folders), *words, seconds=1100)
-    states = json.loads(said.strip().splitlines()[-1])
+    states = json.loads(next(line for line in said.splitlines() if line.startswith('[{"type"')))
     assert [(state["type"], state["name"]) for state in states] == [
         ("COMPLETED", "Promoted"),
         ("COMPLETED", "Promoted"),
