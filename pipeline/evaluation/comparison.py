@@ -56,7 +56,8 @@ class Matches:
                 score += one["dtScores"]
         state_TD = np.concatenate(states, axis=1) if states else np.zeros((10, 0), np.uint8)
         label_D, image_D = np.array(label, np.int64), np.array(image, np.int64)
-        order = np.lexsort((image_D, -np.array(score), label_D))  # of equal scores the earlier picture's first, as COCO does
+        # Of equal scores the picture with the lower id comes first, as in COCO's own evaluation.
+        order = np.lexsort((truth.image_ids_I[image_D], -np.array(score), label_D))
         starts_K = np.searchsorted(label_D[order], np.arange(len(class_of) + 1))
         return cls(starts_K.astype(np.int64), image_D[order], np.ascontiguousarray(state_TD[:, order]), truths_KI)
 

@@ -47,8 +47,9 @@ def detector(truth: Truth, skill: float, seed: int) -> Predictions:
 
 
 def copies(truth: Truth, found: Predictions, weights_I: np.ndarray) -> tuple[Truth, Predictions]:
-    """Every picture as often as it was drawn, each time as a picture of its own."""
-    drawn = np.repeat(np.arange(len(weights_I)), weights_I)
+    """Every picture as often as it was drawn, each time as a picture of its own; ids rise as those of the originals."""
+    rising = np.argsort(truth.image_ids_I)
+    drawn = np.repeat(rising, weights_I[rising])
     rows = [np.flatnonzero(truth.image_ids_A == truth.image_ids_I[place]) for place in drawn]
     own = [np.flatnonzero(found.image_ids_D == truth.image_ids_I[place]) for place in drawn]
     number = np.arange(1, len(drawn) + 1)

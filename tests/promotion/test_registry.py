@@ -1,0 +1,89 @@
+"""The champion in a real MLflow store: moves, the log of them, the way back, the files that a version carries."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline import registry, tracking
+from pipeline.errors import UserError
+from pipeline.files import digest_file, write_json
+from pipeline.layout import Layout
+from tests.test_tracking import Inline, Whole, config
+
+MODEL, ALIAS = "toy", "champion"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory):
+    """Three versions of a model, as the export stage registers them; their client and folder."""
+    import onnx
+    from mlflow.tracking import MlflowClient
+    from onnx import TensorProto, helper
+
+    layout = Layout(tmp_path_factory.mktemp("checkout"))
+    uri = tracking.absolute_uri("sqlite:///mlflow.db", layout.root)
+    layout.onnx.mkdir(parents=True)
+    layout.detector.mkdir(parents=True)
+    for number in (1, 2, 3):
+        value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [number]) for name in ("x", "y")]
+        graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", value[:1], value[1:])
+        file = layout.onnx / "detector.onnx"
+        onnx.save(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)]), file)
+        write_json(layout.onnx / "deploy.json", {"files": {"onnx": {"file": file.name, "digest": digest_file(file)}}})
+        (layout.detector / "weights.safetensors").write_bytes(bytes([number]))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tracking, "Recorder", Inline)
+            with tracking.stage_run("export", Whole(config(experiment="registry"), 0), layout):
+                pass
+    return MlflowClient(uri, uri), uri, layout
+
+
+def test_a_version_brings_the_very_files_that_were_tested(store, tmp_path: Path) -> None:
+    client, uri, layout = store
+    newest = registry.version_of(client, MODEL, digest_file(layout.onnx / "detector.onnx"))
+    folder = registry.fetch(uri, MODEL, str(newest.version), tmp_path / "3")
+    assert digest_file(folder / "detector.onnx") == json.loads((folder / "deploy.json").read_bytes())["files"]["onnx"]["digest"]
+    assert (folder / "weights.safetensors").read_bytes() == bytes([3])
+    assert registry.version_of(client, MODEL, "no such digest") is None
+
+
+def test_moves_are_kept_and_lead_back(store, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, _, _ = store
+    assert registry.version_at(client, MODEL, ALIAS) is None and registry.previous(client, MODEL, ALIAS) is None
+    registry.move(client, MODEL, ALIAS, "1", "promote", "first")
+    assert registry.previous(client, MODEL, ALIAS) is None
+    registry.move(client, MODEL, ALIAS, "2", "promote", "better by 0.1")
+    assert registry.previous(client, MODEL, ALIAS) == "1"
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # between the log and the alias
+        patch.setattr(type(client), "set_registered_model_alias", killed)
+        with pytest.raises(KeyboardInterrupt):
+            registry.move(client, MODEL, ALIAS, "3", "promote", "never came to be")
+    assert registry.version_at(client, MODEL, ALIAS).version in ("2", 2)
+    assert registry.previous(client, MODEL, ALIAS) == "1"
+
+    registry.move(client, MODEL, ALIAS, "1", "rollback", "it misses platelets")
+    assert registry.previous(client, MODEL, ALIAS) is None  # nothing was in service before the first
+    told = [(one.action, one.before, one.version, one.why) for one in registry.history(client, MODEL)]
+    assert told == [
+        ("promote", None, "1", "first"),
+        ("promote", "1", "2", "better by 0.1"),
+        ("promote", "2", "3", "never came to be"),
+        ("rollback", "2", "1", "it misses platelets"),
+    ]
+    assert all(one.who and one.time for one in registry.history(client, MODEL))
+
+
+def test_a_version_of_before_says_what_it_lacks(store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, uri, _ = store
+    monkeypatch.setattr(registry, "CARRIED", ())
+    import mlflow
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", lambda *_, dst_path, **__: dst_path)
+    with pytest.raises(UserError, match="registered by an earlier version"):
+        registry.fetch(uri, MODEL, "1", tmp_path / "1")
+    assert not (tmp_path / "1").exists()
