@@ -72,11 +72,18 @@ def workspace(overrides: Sequence[str]) -> Iterator[Workspace]:
         get_run_logger().info("this run works in %s, on branch %s", place.root.relative_to(CHECKOUT), place.branch)
         yield place
         return
-    with locked(Layout(CHECKOUT).work("line.lock"), BUSY, math.inf, lambda: get_run_logger().warning(BUSY)):
+    with alone_in_checkout():
         place = Workspace(CHECKOUT, own_settings())
         require_source(place.config.dataset.source, CHECKOUT)
         record_source(place.config.dataset, place.config.storage, Layout(CHECKOUT))
         yield place
+
+
+@contextmanager
+def alone_in_checkout() -> Iterator[None]:
+    """Nothing else works in the checkout while the block runs; what does so now is waited for, and the log says it."""
+    with locked(Layout(CHECKOUT).work("line.lock"), BUSY, math.inf, lambda: get_run_logger().warning(BUSY)):
+        yield
 
 
 def own_settings() -> settings.Settings:

@@ -25,7 +25,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
-from flows.line import BUSY, own_settings
+from flows.line import alone_in_checkout, own_settings
 from flows.repro import CHECKOUT, child_environment
 from flows.server import prefect_api
 from flows.stage import run_stage
@@ -102,7 +102,7 @@ def checked(overrides: Sequence[str]) -> settings.Settings:
 
 def prepare() -> None:
     """Bring the checkout's data/validated up to date, once for all trials."""
-    with locked(Layout(CHECKOUT).work("line.lock"), BUSY):
+    with alone_in_checkout():
         config = own_settings()
         record_source(config.dataset, config.storage, Layout(CHECKOUT))
         for stage in ("settings", "ingest", "validate"):
