@@ -10,7 +10,7 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 
 
-def as_command(check: Callable[[], None], job: Callable[[], int]) -> int:
+def as_command(check: Callable[[], object], job: Callable[[], int]) -> int:
     """Run `job` with an API of Prefect's to talk to; returns the exit status. `check` comes first: a mistake is told at once."""
     # An exit that runs Prefect's last steps and ends its server: a plain SIGTERM would not.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -24,9 +24,8 @@ from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 
+from flows.command import as_command
 from flows.repro import CHECKOUT, cause, child_environment
-from flows.server import prefect_api
-from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.markdown import table, text
 from pipeline.process import run_streamed
@@ -82,15 +81,12 @@ def main(arguments: Sequence[str]) -> int:
     if {"-h", "--help"} & set(arguments) or not arguments:
         print(USAGE)
         return 0 if arguments else 2
-    try:
-        with prefect_api(Layout(CHECKOUT)):
-            state = monitor(arguments[0], list(arguments[1:]), return_state=True)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("\ninterrupted; nothing was left half-written", file=sys.stderr)
-        return 130
+    return as_command(lambda: None, lambda: run_here(arguments[0], list(arguments[1:])))
+
+
+def run_here(pictures: str, overrides: list[str]) -> int:
+    """One comparison, and its last words; the exit status."""
+    state = monitor(pictures, overrides, return_state=True)
     if not state.is_completed():
         print(f"\n{state.message or state.name}", file=sys.stderr)
         return 1

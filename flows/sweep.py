@@ -5,7 +5,6 @@ stands. Exit 0 when it went well; 1 with one message when no trial finished; 2 w
 """
 
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,9 +24,9 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
+from flows.command import as_command
 from flows.line import alone_in_checkout, own_settings
 from flows.repro import CHECKOUT, child_environment
-from flows.server import prefect_api
 from flows.stage import run_stage
 from flows.workspace import require_source
 from pipeline import settings, tracking
@@ -200,24 +199,17 @@ def main(arguments: Sequence[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(USAGE)
         return 0
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        checked(arguments)
-        with prefect_api(Layout(CHECKOUT)):
-            state = sweep(list(arguments), return_state=True)
-        if not state.is_completed():
-            print(f"\n{state.message or state.name}", file=sys.stderr)
-            return 1
-        print(f"\n{cast(Result, state.result()).text()}", flush=True)
-        return 0
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on with the study", file=sys.stderr)
-        return 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return as_command(lambda: checked(arguments), lambda: run_here(arguments))
+
+
+def run_here(arguments: Sequence[str]) -> int:
+    """One search, and its last words; the exit status."""
+    state = sweep(list(arguments), return_state=True)
+    if not state.is_completed():
+        print(f"\n{state.message or state.name}", file=sys.stderr)
+        return 1
+    print(f"\n{cast(Result, state.result()).text()}", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
