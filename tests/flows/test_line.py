@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from flows import line
+from flows import command, line
 from flows.summary import summarise
 from pipeline import settings
 from pipeline.errors import DataError
@@ -53,7 +53,7 @@ def test_ctrl_c_before_or_in_the_flow_is_one_line(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(line, "line", interrupted)
-    monkeypatch.setattr(line, "prefect_api", lambda _: nullcontext())
+    monkeypatch.setattr(command, "prefect_api", lambda _: nullcontext())
     assert line.main([]) == 130
     assert capsys.readouterr().err.strip().count("\n") == 0
 

@@ -1,0 +1,133 @@
+"""The retraining's own decisions, without Prefect's server: when it ends early, how its state is called, who hears of new data."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import line, retrain
+from flows.workspace import Workspace
+from pipeline import settings
+from pipeline.errors import UserError
+from pipeline.files import write_json
+from pipeline.layout import Layout
+
+RULE = {"name": "better", "holds": True, "figure": "AP +0.1", "limit": "above 0"}
+
+
+class Steps:
+    """Stands for the stages and the commands: notes them, and lets `promote` decide as it was told."""
+
+    def __init__(self, layout: Layout, promoted: bool | None) -> None:
+        self.layout, self.promoted, self.done = layout, promoted, list[str]()
+
+    def stage(self, name: str, *_: object) -> None:
+        self.done.append(name)
+
+    def line(self, _: Workspace) -> None:
+        self.done.append("line")
+
+    def ask(self, command: str, *_: object) -> list[str]:
+        self.done.append(command)
+        if self.promoted is not None:
+            decision = {"promoted": self.promoted, "detectors": ["challenger 4", "champion 3"], "rules": [RULE]}
+            write_json(self.layout.reports("retrain") / "decision.json", decision)
+        return ["the last line"]
+
+
+def run(
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    champion: dict[str, str] | None,
+    promoted: bool | None,
+    force: bool,
+) -> tuple[Any, list[str], list[str]]:
+    """The state, what was done, and the artifacts."""
+    layout, shown = Layout(tmp_path), list[str]()
+    write_json(layout.validated / "dataset.json", {"digest": "new"})
+    write_json(layout.reports("retrain") / "decision.json", {"promoted": True, "detectors": ["of", "before"], "rules": []})
+    chosen = settings.load([], root)
+    place = Workspace(tmp_path, replace(chosen, retrain=replace(chosen.retrain, force=force)))
+    steps = Steps(layout, promoted)
+    monkeypatch.setattr(retrain, "get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr(retrain, "bring_up_to_date", steps.stage)
+    monkeypatch.setattr(retrain, "run_line", steps.line)
+    monkeypatch.setattr(retrain, "ask", steps.ask)
+    monkeypatch.setattr(retrain, "create_markdown_artifact", lambda text, **_: shown.append(text))
+    return retrain.retrain_in(place, champion), steps.done, shown
+
+
+OLD, NEW = {"version": "3", "validated.digest": "old"}, {"version": "3", "validated.digest": "new"}
+CHECKED = ["settings", "ingest", "validate"]
+
+
+@pytest.mark.parametrize(
+    "champion, promoted, force, name, done",
+    [
+        (NEW, None, False, "NothingNew", CHECKED),
+        (NEW, False, True, "Refused", [*CHECKED, "line", "promote"]),
+        (OLD, True, False, "Promoted", [*CHECKED, "line", "promote"]),
+        (OLD, False, False, "Refused", [*CHECKED, "line", "promote"]),
+        (None, True, False, "Promoted", [*CHECKED, "line", "promote"]),
+        (OLD, None, False, "NothingNew", [*CHECKED, "line", "promote"]),  # the same detector came out; no old decision is shown
+    ],
+)
+def test_what_a_run_does_and_how_it_ends(
+    root, tmp_path, monkeypatch, champion: dict[str, str] | None, promoted: bool | None, force: bool, name: str, done: list[str]
+) -> None:
+    state, seen, shown = run(root, tmp_path, monkeypatch, champion, promoted, force)
+    assert (state.type.value, state.name, seen) == ("COMPLETED", name, done)
+    assert bool(shown) == (promoted is not None) and all("AP +0.1" in text for text in shown)
+    assert state.message == (
+        "the last line" if "promote" in done else "no new data since the champion (version 3) was trained: digest new"
+    )
+
+
+def test_a_changed_dataset_is_told_and_a_deaf_server_costs_no_run(root, tmp_path, monkeypatch, caplog) -> None:
+    layout, told = Layout(tmp_path), list[Any]()
+    monkeypatch.setattr(line, "get_run_logger", lambda: logging.getLogger("test"))
+    assert line.dataset_digest(layout) is None
+    write_json(layout.dataset / "dataset.json", {"digest": "abc"})
+    place = Workspace(tmp_path, settings.load([], root))
+    monkeypatch.setattr(line, "emit", lambda *words: told.append(words))
+    line.tell_of_change(place)
+    assert [(event, resource, payload["digest"]) for event, resource, payload in told] == [
+        ("dataset.changed", "detectline.dataset.shapes", "abc")
+    ]
+
+    def deaf(*_: object) -> None:
+        raise UserError("nobody hears")
+
+    monkeypatch.setattr(line, "emit", deaf)
+    with caplog.at_level(logging.WARNING):
+        line.tell_of_change(place)
+    assert "nobody hears" in caplog.text
+
+
+def test_without_tracking_nothing_can_be_promoted(root, monkeypatch, capsys) -> None:
+    from pipeline.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="leaves no registry"):
+        retrain.chosen_settings(["tracking=off"])
+    assert retrain.main(["retrain.confidence=2"]) == 2
+    assert "retrain.confidence" in capsys.readouterr().err
+
+
+def test_the_deployments_listen_to_what_is_told(root) -> None:
+    """The trigger's pattern and names are those that `emit` uses."""
+    import fnmatch
+
+    import yaml
+
+    from pipeline.events import CHANGED, DRIFTED, RESOURCE
+
+    deployments = {one["name"]: one for one in yaml.safe_load((root / "prefect.yaml").read_text())["deployments"]}
+    (trigger,) = deployments["on-change"]["triggers"]
+    assert set(trigger["expect"]) == {CHANGED, DRIFTED}
+    assert fnmatch.fnmatch(f"{RESOURCE}shapes", trigger["match"]["prefect.resource.id"])
+    assert [one["active"] for one in deployments["retrain"]["schedules"]] == [False]
+    assert json.dumps(deployments["on-change"]["parameters"]["overrides"]) == "[]"
