@@ -3,6 +3,7 @@
 import getpass
 import io
 import json
+import os
 import platform
 import shutil
 from contextlib import redirect_stderr
@@ -125,10 +126,10 @@ def move(client: "MlflowClient", model: str, alias: str, version: str, action: s
         action=action,
         version=version,
         before=None if current is None else str(current.version),
-        who=f"{getpass.getuser()}@{platform.node()}",
+        who=f"{_user()}@{platform.node()}",
         why=why[:_LONGEST_WHY],
     )
-    client.set_registered_model_tag(model, f"{AUDIT}{now:%Y%m%dT%H%M%S%f}", json.dumps(asdict(entry)))
+    client.set_registered_model_tag(model, f"{AUDIT}{now:%Y%m%dT%H%M%S%f}", json.dumps(asdict(entry), ensure_ascii=False))
     client.set_registered_model_alias(model, alias, version)
     return entry
 
@@ -146,6 +147,14 @@ def previous(client: "MlflowClient", model: str, alias: str) -> str | None:
         return None
     moves = [one for one in history(client, model) if one.action == "promote" and one.version == str(current.version)]
     return moves[-1].before if moves else None
+
+
+def _user() -> str:
+    """The user's name; a container may run under a number that has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _tags(deploy: dict[str, object], run_tags: dict[str, str]) -> dict[str, str]:

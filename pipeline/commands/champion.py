@@ -4,14 +4,14 @@ import json
 from collections.abc import Sequence
 
 from pipeline import settings
-from pipeline.commands.promote import champion_folder
+from pipeline.commands.promote import Registered, champion_folder
 from pipeline.layout import Layout
 
 OPTIONS = ("--fetch", "--json")
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Print the champion's version, what it was trained on and its AP; its files go to work/champion/VERSION.
+    """Print the champion's version, what it was trained on and its AP; its files go to work/champion.
 
     Without a champion it says so; as JSON that is null.
     """
@@ -41,6 +41,7 @@ def found(chosen: settings.Settings, layout: Layout, fetch: bool) -> dict[str, s
         return None
     values = {"version": str(current.version), **dict(sorted(current.tags.items()))}
     if fetch:
-        folder = registry.fetch(uri, model, values["version"], champion_folder(layout, values["version"]))
+        champion = Registered(values["version"], dict(current.tags))
+        folder = registry.fetch(uri, model, champion.version, champion_folder(layout, champion))
         values["folder"] = str(folder.absolute())
     return values

@@ -59,7 +59,7 @@ def decide(client: "MlflowClient", uri: str, chosen: "Settings", layout: Layout)
         return
     place = None
     if champion is not None:
-        place = registry.fetch(uri, model, champion.version, champion_folder(layout, champion.version))
+        place = registry.fetch(uri, model, champion.version, champion_folder(layout, champion))
     measured, decision = compared(challenger, champion, place, chosen, layout)
     names = [one.name for one in measured]
     with staged(layout.reports("retrain")) as out:
@@ -90,9 +90,9 @@ def found(client: "MlflowClient", chosen: "Settings", layout: Layout) -> tuple[R
     return Registered(str(own.version), dict(own.tags)), champion
 
 
-def champion_folder(layout: Layout, version: str) -> Path:
-    """Where the files of a version are kept, for all runs of a checkout."""
-    return Layout(home(layout.root)).work("champion", version)
+def champion_folder(layout: Layout, champion: Registered) -> Path:
+    """Where the files of a version are kept, for all runs of a checkout; another store has other files under the same number."""
+    return Layout(home(layout.root)).work("champion", f"{champion.version}-{champion.tags.get('digest', '')[:12]}")
 
 
 def compared(
