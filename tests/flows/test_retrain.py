@@ -1,4 +1,4 @@
-"""The retraining's own decisions, without Prefect's server: when it ends early, how its state is called, who hears of new data."""
+"""The retraining's own decisions, without a server: when it ends early, how its state is called, who hears of new data."""
 
 import json
 import logging
