@@ -14,7 +14,7 @@ from tests.line.conftest import SETTINGS, Clone
 from tests.stages.tiny import run_stages
 
 pytestmark = [pytest.mark.line, pytest.mark.timeout(1200)]
-CHOSEN = [*(word for word in SETTINGS if not word.startswith("dataset.")), "retrain.floor=0.01", "retrain.least_truths=15"]
+CHOSEN = [*(word for word in SETTINGS if not word.startswith("dataset.")), "train.steps=240", "retrain.floor=0.05"]
 
 
 def written(folder: Path, train: dict[str, Any], val: dict[str, Any]) -> Path:
