@@ -1,15 +1,14 @@
 """python -m pipeline monitor: exit status, files, cache, event, and the words for what can be wrong."""
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from pipeline import __main__ as program
+from pipeline import events
 from pipeline.commands import monitor
 from pipeline.layout import Layout
 from pipeline.monitor import reference
@@ -87,9 +86,7 @@ def test_the_reference_is_measured_once_per_detector_and_dataset(checkout, tmp_p
 
 def test_the_event_is_emitted_past_the_alarm_alone_and_when_it_is_asked_for(checkout, tmp_path, monkeypatch):
     said: list[tuple[str, str, dict]] = []
-    events = ModuleType("pipeline.events")
-    events.emit = lambda *words: said.append(words)
-    monkeypatch.setitem(sys.modules, "pipeline.events", events)
+    monkeypatch.setattr(events, "emit", lambda *words: said.append(words))
     dark, same = shots(tmp_path / "dark", light=0.7), shots(tmp_path / "same")
     assert go(dark) == 3 and go(same, "monitor.emit=true") == 0 and not said
     assert go(dark, "monitor.emit=true") == 3
