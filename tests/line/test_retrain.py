@@ -24,6 +24,14 @@ def written(folder: Path, train: dict[str, Any], val: dict[str, Any]) -> Path:
     return folder
 
 
+def boxes_alone(content: dict[str, Any]) -> dict[str, Any]:
+    """Labels without keypoints, whose number would give a changed class away to the label checks."""
+    for one in (*content["categories"], *content["annotations"]):
+        for name in ("keypoints", "num_keypoints", "skeleton"):
+            one.pop(name, None)
+    return content
+
+
 @pytest.fixture(scope="module")
 def versions(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     """A source of shapes, and its label files: with half of the training pictures, with all, and with classes drawn by lot."""
@@ -32,7 +40,7 @@ def versions(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     source = folder / "source"
     (source / "images").parent.mkdir()
     shutil.copytree(folder / "data/dataset/images", source / "images")
-    train, val = (json.loads((folder / f"data/dataset/{name}.json").read_bytes()) for name in ("train", "val"))
+    train, val = (boxes_alone(json.loads((folder / f"data/dataset/{name}.json").read_bytes())) for name in ("train", "val"))
     kept = {image["id"] for image in train["images"][::2]}
     half = train | {
         "images": [image for image in train["images"] if image["id"] in kept],
