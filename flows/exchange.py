@@ -25,6 +25,8 @@ USAGE = """usage: python -m flows.exchange STAGE... [--branch BRANCH]
 Runs stages on a machine that shares nothing with the others: their inputs come from DVC's default remote, their results go
 there. With --branch, dvc.lock comes from that branch of the remote repository `origin`, and goes back to it as a commit."""
 RECORD = "dvc.lock"
+RESULTS = "Results: "
+"""Begins the messages of commits that hold results alone."""
 TRIES = 5
 """Pushes of a branch that others push to as well; each failure means that somebody else has got through."""
 _NAMED = re.compile(r"\$\{([\w.]+)\}")
@@ -74,8 +76,15 @@ def push_results(stages: Sequence[str], root: Path, say: Say) -> None:
 
 
 def receive(root: Path, branch: str) -> None:
-    """Bring `root` to the tip of `branch` of origin, if there is one. UserError when work done here is in the way."""
-    if _on_origin(root, branch):
+    """Bring `root` to the tip of `branch` of origin, if there is one. UserError when work done here is in the way.
+
+    A shallow clone is a run's own, which Prefect made of another branch, and holds no work: it goes there whatever it was.
+    """
+    if not _on_origin(root, branch):
+        return
+    if git(root, "rev-parse", "--is-shallow-repository") == "true":
+        git(root, "checkout", "--quiet", "--detach", "FETCH_HEAD")
+    else:
         git(root, "merge", "--quiet", "--ff-only", "FETCH_HEAD")
 
 
@@ -88,7 +97,7 @@ def publish(root: Path, branch: str, stages: Sequence[str], say: Say) -> str:
     for _ in range(TRIES):
         git(root, "add", "--force", *present)
         if git(root, "diff", "--cached", "--name-only", "--", *present):
-            words = ("commit", "--quiet", "--no-verify", "-m", f"Results: {', '.join(stages)}", "--", *present)
+            words = ("commit", "--quiet", "--no-verify", "-m", f"{RESULTS}{', '.join(stages)}", "--", *present)
             git(root, *identity(root), *words)
         try:
             git(root, "push", "--quiet", "--no-verify", "origin", f"HEAD:refs/heads/{branch}")
@@ -123,9 +132,15 @@ def merged_record(theirs: dict[str, Any], ours: dict[str, Any], stages: Sequence
 
 
 def _onto_theirs(root: Path, stages: Sequence[str]) -> None:
-    """Leave our commit for FETCH_HEAD, with our entries in its dvc.lock."""
+    """Leave our commit for FETCH_HEAD, with our entries in its dvc.lock. UserError where commits other than results would go."""
     import yaml
 
+    subjects = git(root, "log", "--format=%s", "FETCH_HEAD..HEAD").splitlines()
+    if [one for one in subjects if not one.startswith(RESULTS)]:
+        raise UserError(
+            f"others have pushed, and this clone has commits that they have not, such as {subjects[-1]!r}\n"
+            "  bring both together (git rebase), and run the same command again"
+        )
     ours = yaml.safe_load((root / RECORD).read_text())
     git(root, "reset", "--quiet", "--keep", "FETCH_HEAD")
     theirs = yaml.safe_load((root / RECORD).read_text()) if (root / RECORD).exists() else {}

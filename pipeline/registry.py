@@ -27,6 +27,8 @@ AUDIT = "audit."
 ROLLED_BACK = "rolled_back"
 """Tag of a version that was taken out of service, with the reason."""
 _LONGEST_WHY = 2000
+_UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow's answers for a model that there is not, and for an alias that a model has not."""
 
 
 def register(client: "MlflowClient", uri: str, run_id: str, path: str, model: str, alias: str) -> str:
@@ -65,10 +67,10 @@ def register(client: "MlflowClient", uri: str, run_id: str, path: str, model: st
     return version
 
 
-def version_of(client: "MlflowClient", model: str, digest: str) -> "ModelVersion | None":
-    """The newest version whose ONNX file has this digest; None without one."""
+def versions_of(client: "MlflowClient", model: str, digest: str) -> "list[ModelVersion]":
+    """The versions whose ONNX file has this digest, oldest first."""
     found = [one for one in client.search_model_versions(f"name='{model}'") if one.tags.get("digest") == digest]
-    return max(found, key=lambda one: int(one.version), default=None)
+    return sorted(found, key=lambda one: int(one.version))
 
 
 def fetch(uri: str, model: str, version: str, folder: Path) -> Path:
@@ -173,13 +175,17 @@ def _tags(deploy: dict[str, object], run_tags: dict[str, str]) -> dict[str, str]
 
 
 def version_at(client: "MlflowClient", model: str, alias: str) -> "ModelVersion | None":
-    """The version that `alias` names; None when there is none yet."""
+    """The version that `alias` names; None when there is none yet. UserError when the registry does not answer: a champion that
+    cannot be seen is not one that is missing."""
     from mlflow.exceptions import MlflowException
 
     try:
         return client.get_model_version_by_alias(model, alias)
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        if error.error_code in _UNKNOWN:
+            return None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"models:/{model}@{alias}: the registry does not answer: {reason}") from error
 
 
 def _read(path: Path) -> dict[str, object]:

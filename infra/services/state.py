@@ -19,21 +19,25 @@ class Birth:
     """A process and no other that gets its number later, after a reboot for example."""
 
     pid: int
-    created: float
-    """Seconds since 1970, as the kernel tells them."""
+    boot: str
+    """The kernel's name of this start of the machine."""
+    ticks: int
+    """When it began, in the kernel's ticks since then: a wall clock that is set does not change it."""
 
     @classmethod
     def of(cls, pid: int) -> "Birth":
-        """The process that has this number now."""
-        return cls(pid, psutil.Process(pid).create_time())
+        """The process that has this number now. ProcessLookupError when there is none."""
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except FileNotFoundError as error:
+            raise ProcessLookupError(f"no process {pid}") from error
+        return cls(pid, Path("/proc/sys/kernel/random/boot_id").read_text().strip(), int(stat.rpartition(")")[2].split()[19]))
 
     def lives(self) -> bool:
         """Whether it still runs."""
         try:
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.created) < 1.0
-            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
-        except psutil.Error:
+            return Birth.of(self.pid) == self and bool(psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE)
+        except (ProcessLookupError, psutil.Error):
             return False
 
 

@@ -82,12 +82,13 @@ def found(client: "MlflowClient", chosen: "Settings", layout: Layout) -> tuple[R
     file = layout.onnx / "detector.onnx"
     if not file.exists():
         raise UserError(f"{file}: no such file\n  {LINE}")
-    own = registry.version_of(client, model, digest_file(file))
-    if own is None:
+    own = registry.versions_of(client, model, digest_file(file))
+    if not own:
         raise UserError(f"{file}: is no version of models:/{model} yet\n  {LINE}")
     current = registry.version_at(client, model, alias)
     champion = None if current is None else Registered(str(current.version), dict(current.tags))
-    return Registered(str(own.version), dict(own.tags)), champion
+    tags = {name: value for one in own for name, value in one.tags.items()}  # the same file may have been rolled back before
+    return Registered(str(own[-1].version), tags), champion
 
 
 def champion_folder(layout: Layout, champion: Registered) -> Path:

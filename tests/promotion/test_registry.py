@@ -41,11 +41,11 @@ def store(tmp_path_factory: pytest.TempPathFactory):
 
 def test_a_version_brings_the_very_files_that_were_tested(store, tmp_path: Path) -> None:
     client, uri, layout = store
-    newest = registry.version_of(client, MODEL, digest_file(layout.onnx / "detector.onnx"))
+    (newest,) = registry.versions_of(client, MODEL, digest_file(layout.onnx / "detector.onnx"))
     folder = registry.fetch(uri, MODEL, str(newest.version), tmp_path / "3")
     assert digest_file(folder / "detector.onnx") == json.loads((folder / "deploy.json").read_bytes())["files"]["onnx"]["digest"]
     assert (folder / "weights.safetensors").read_bytes() == bytes([3])
-    assert registry.version_of(client, MODEL, "no such digest") is None
+    assert registry.versions_of(client, MODEL, "no such digest") == []
 
 
 def test_moves_are_kept_and_lead_back(store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +76,22 @@ def test_moves_are_kept_and_lead_back(store, monkeypatch: pytest.MonkeyPatch) ->
         ("rollback", "2", "1", "it misses platelets"),
     ]
     assert all(one.who and one.time for one in registry.history(client, MODEL))
+
+
+def test_a_registry_that_does_not_answer_is_not_one_without_a_champion(store) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+
+    client, _, _ = store
+    assert registry.version_at(client, "no such model", ALIAS) is None
+    assert registry.version_at(client, MODEL, "no-such-alias") is None
+
+    class Down:
+        def get_model_version_by_alias(self, *_: object) -> None:
+            raise MlflowException("503 from the proxy", TEMPORARILY_UNAVAILABLE)
+
+    with pytest.raises(UserError, match="does not answer: 503 from the proxy"):
+        registry.version_at(Down(), MODEL, ALIAS)
 
 
 def test_a_version_of_before_says_what_it_lacks(store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
