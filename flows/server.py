@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from pipeline.errors import UserError
 from pipeline.files import locked
@@ -32,24 +32,27 @@ def prefect_api(layout: Layout) -> Iterator[None]:
 
     UserError when that server does not come up.
     """
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
     left_behind = forget_dead_services(layout)
     if PREFECT_API_URL.value() and not left_behind:
         yield
         return
     log = layout.work("prefect-server.log")
-    port = free_port()
-    command = [sys.executable, "-m", "prefect", "server", "start", "--no-services", "--no-ui"]
-    address = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "ERROR"]
-    with running([*command, *address], log, env=quiet_environment()) as server:
-        url = f"http://127.0.0.1:{port}/api"
-        wait_until_up(f"{url}/health", lambda: server.poll() is None, f"Prefect's temporary server did not start; see {log}")
-        with temporary_settings({PREFECT_API_URL: url}):
-            try:
-                yield
-            finally:
-                send_logs()
+    command = [sys.executable, "-m", "prefect", "server", "start", "--no-services", "--no-ui", "--log-level", "ERROR"]
+    with ExitStack() as stack:
+        # One at a time: each makes or migrates the same database of this user, and two at once break it.
+        with locked(
+            PREFECT_HOME.value() / "detectline.lock", f"Prefect's temporary server is being started; see {log}", START_SECONDS
+        ):
+            port = free_port()
+            address = ["--host", "127.0.0.1", "--port", str(port)]
+            server = stack.enter_context(running([*command, *address], log, env=quiet_environment()))
+            url = f"http://127.0.0.1:{port}/api"
+            wait_until_up(f"{url}/health", lambda: server.poll() is None, f"Prefect's temporary server did not start; see {log}")
+        stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
+        stack.callback(send_logs)
+        yield
 
 
 def forget_dead_services(layout: Layout) -> bool:
