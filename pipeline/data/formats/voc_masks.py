@@ -53,6 +53,8 @@ class VocMasks:
     """Classes by number, the background first."""
     colours: dict[int, int] | None
     """Number by colour (65536 red + 256 green + blue), where a labelmap.txt says so."""
+    guessed: bool = False
+    """Nothing says what the numbers mean: they are taken for the devkit's own classes."""
     files: dict[str, dict[str, list[PurePosixPath]]] = field(default_factory=dict)
     """Files by the folder's name and the stem."""
 
@@ -96,7 +98,7 @@ def find_masks(files: SourceFiles, classes: tuple[str, ...] | None) -> VocMasks:
     """All of a source, sorted by name. DataError names a line of labelmap.txt."""
     maps = [path for path in files.with_suffix(".txt") if path.name == "labelmap.txt"]
     colours, names = _label_map(files.folder / maps[0]) if maps else (None, (BACKGROUND, *(classes or TWENTY)))
-    found = VocMasks(files.folder, names, colours)
+    found = VocMasks(files.folder, names, colours, guessed=not maps and not classes)
     for path in filter(is_segmentation, files.paths):
         found.files.setdefault(path.parent.name, {}).setdefault(path.stem, []).append(path)
     return found
@@ -117,6 +119,13 @@ def add_masks(objects: list[dict[str, Any]], masks: VocMasks, picture: PurePosix
             raise DataError(masks.folder / path, wrong, "draw the map at its picture's size")
     if numbers_HW is None:
         return
+    strangers = sorted({str(one["class"]) for one in objects} - set(masks.names))
+    if strangers and masks.guessed:
+        wrong = f"numbers its classes as the devkit's twenty, and its labels name others: {', '.join(strangers[:5])}"
+        todo = (
+            "say what the numbers mean: a labelmap.txt beside the folders, or dataset.classes=[...] in the order of the numbers"
+        )
+        raise DataError(masks.folder / str(by_class or by_object), wrong, todo)
     if classes_HW is not None and classes_HW.shape != numbers_HW.shape:
         raise DataError(masks.folder / str(by_object), f"is not of the size of {by_class}", "draw both at the picture's size")
     found = []

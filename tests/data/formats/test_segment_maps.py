@@ -1,7 +1,7 @@
 """COCO panoptic and VOC segmentation: real and made maps, what is kept of odd ones, and which are refused by name."""
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.dataset import open_dataset
+from pipeline.data.formats import voc_masks
 from pipeline.data.formats.pixel_masks import mask_of
 from pipeline.data.formats.voc_masks import palette
 from pipeline.errors import DataError
@@ -181,3 +182,21 @@ def test_voc_refuses_by_name(root: Path, tmp_path: Path) -> None:
     put(tmp_path / "class/labelmap.txt", "background:0,0,0::\ncat:128,0\n")
     with pytest.raises(DataError, match=r"labelmap\.txt: line 2: must be name:red,green,blue"):
         read(root, "voc", tmp_path / "class")
+
+
+def test_numbers_without_names_beside_labels_of_other_classes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would become aeroplanes and bicycles beside the very cells that they are."""
+
+    class Drawn(voc_masks.VocMasks):
+        def of(self, kind: str, picture: PurePosixPath) -> PurePosixPath:
+            return PurePosixPath(f"{kind}/a.png")
+
+        def classes(self, path: PurePosixPath) -> np.ndarray:
+            return np.ones((4, 4), np.int64)
+
+    masks = Drawn(Path("x"), (voc_masks.BACKGROUND, *voc_masks.TWENTY), None, guessed=True)
+    monkeypatch.setattr(voc_masks, "_numbers", lambda *_: np.ones((4, 4), np.int64))
+    place = (masks, PurePosixPath("a.jpg"), (4, 4))
+    with pytest.raises(DataError, match=r"labels name others: RBC\n  say what the numbers mean"):
+        voc_masks.add_masks([{"class": "RBC", "bbox": [0, 0, 4, 4]}], *place)
+    voc_masks.add_masks([{"class": "aeroplane", "bbox": [0, 0, 4, 4]}], *place)
