@@ -62,10 +62,12 @@ def test_postgresql_refuses_whoever_does_not_know_the_password(full: Full) -> No
 
 def test_artifacts_arrive_in_s3_from_a_client_without_keys(recorded: Full) -> None:
     listed = recorded.s3().list_objects_v2(Bucket="mlflow")["Contents"]
-    kept = {entry["Key"].partition("/artifacts/")[2]: entry["Key"] for entry in listed}
-    assert {"params.yaml", "reports/validate/index.html"} <= kept.keys()
-    body = recorded.s3().get_object(Bucket="mlflow", Key=kept["params.yaml"])["Body"].read()
-    assert body == (recorded.clone.folder / "params.yaml").read_bytes()
+    keys = {entry["Key"]: entry["Key"].partition("/artifacts/")[2] for entry in listed}
+    assert {"params.yaml", "reports/validate/index.html"} <= set(keys.values())
+    bodies = [
+        recorded.s3().get_object(Bucket="mlflow", Key=key)["Body"].read() for key, name in keys.items() if name == "params.yaml"
+    ]
+    assert (recorded.clone.folder / "params.yaml").read_bytes() in bodies  # other tests may have sent runs of theirs
 
 
 def test_no_secret_is_written_anywhere(recorded: Full) -> None:
