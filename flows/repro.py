@@ -1,14 +1,18 @@
 """DVC's command line as the flows use it: the command that brings a stage up to date, and what its words mean. No Prefect."""
 
+import json
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import psutil
 
 from pipeline.errors import UserError
+from pipeline.files import locked, write_json
 from pipeline.process import Ended, run_streamed
 
 Outcome = Literal["ran", "restored", "pulled", "up to date"]
@@ -18,6 +22,9 @@ WORDS: dict[Outcome, str] = {
     "up to date": "up to date",
 }
 CHECKOUT = Path(__file__).absolute().parent.parent
+
+EDIT_SECONDS = 10.0
+"""For how long another DVC may read and write its record of locks; it takes milliseconds."""
 
 # What DVC says around the stage's own words; the patterns are part of its command line since 1.0.
 _SKIPPED = re.compile(r"Stage '.*' didn't change, skipping")
@@ -44,6 +51,44 @@ class StageFailed(UserError):
     """A stage failed; the message is its own."""
 
 
+def release_dead_locks(root: Path) -> list[str]:
+    """Take from DVC's record of who works on which file those that were killed; their commands.
+
+    DVC does so itself once a process is gone, but not while it waits to be reaped by its parent: for ever in a container whose
+    first process reaps none. A record that a kill cut off is removed: DVC would refuse to work on.
+    """
+    record = root / ".dvc/tmp/rwlock"
+    if not record.exists():
+        return []
+    with locked(record.with_name("rwlock.lock"), f"another DVC keeps {record}.lock; end it first", EDIT_SECONDS):
+        try:
+            content = json.loads(record.read_text())
+        except json.JSONDecodeError:
+            record.unlink()
+            return ["a command that was killed while it wrote the record"]
+        killed = {one["cmd"] for one in holders(content) if not works(one["pid"])}
+        if killed:
+            content = {
+                "write": {path: one for path, one in content.get("write", {}).items() if works(one["pid"])},
+                "read": {path: [one for one in many if works(one["pid"])] for path, many in content.get("read", {}).items()},
+            }
+            write_json(record, content)
+        return sorted(killed)
+
+
+def holders(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Everybody in DVC's record of locks."""
+    return [*content.get("write", {}).values(), *(one for many in content.get("read", {}).values() for one in many)]
+
+
+def works(pid: int) -> bool:
+    """Whether a process runs, and does not only wait to be reaped."""
+    try:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def bring_up_to_date(
     name: str, root: Path, extra: Mapping[str, str], say: Callable[[str], None], *, pull: bool = False
 ) -> Outcome:
@@ -51,6 +96,8 @@ def bring_up_to_date(
 
     With `pull`, results that dvc.lock names for these very inputs come from the remote and are not made again. StageFailed.
     """
+    for command in release_dead_locks(root):
+        say(f"was killed and held files; released: {command}")
     outcome: Outcome = "ran"
 
     def hear(line: str) -> None:

@@ -31,7 +31,7 @@ class Service:
     stop: signal.Signals = signal.SIGTERM
     """How it is asked to end."""
     grace: float = 8.0
-    """Seconds that it is left to do so; below the 10 that its keeper is left."""
+    """Seconds that it is left to do so."""
     account: str = ""
     """The unprivileged account that it runs under; empty for the present one."""
     prepare: Callable[[], None] = nothing

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
+from infra.services.keeper import LAST_SECONDS
 from infra.services.service import Service, is_well
 from infra.services.state import Birth, Entry, State, forget
 from pipeline.errors import UserError
@@ -59,7 +60,9 @@ class Kept:
         self._stack.close()
         how = (str(os.getpid()), str(int(one.stop)), str(one.grace), one.account or "-", str(one.folder))
         command = [sys.executable, "-m", "infra.services.keeper", *how, *one.command]
-        self._running = self._stack.enter_context(running(command, self.log, env=one.environment, cwd=CHECKOUT))
+        grace = one.grace + LAST_SECONDS + 1  # what the keeper itself may take
+        kept = running(command, self.log, env=one.environment, cwd=CHECKOUT, grace=grace)
+        self._running = self._stack.enter_context(kept)
         self._process = Birth.of(self._running.pid)
 
     def stop(self) -> None:

@@ -26,8 +26,8 @@ from pipeline.errors import UserError
 CHECKOUT = Path(__file__).resolve().parents[2]
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 PARENTAL = (
-    "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(601)'], process_group=0);"
-    "print('up', flush=True); time.sleep(602)"
+    "import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE, {how});"
+    "child.stdout.readline(); print('up', flush=True); time.sleep(602)"
 )
 
 
@@ -63,16 +63,22 @@ def test_a_service_that_will_not_end_is_killed_with_all_it_started(tmp_path: Pat
     assert one.entry.process is None and not one.alive
 
 
-def test_what_a_dead_service_leaves_behind_ends_too(tmp_path: Path) -> None:
-    """The service is killed; its child, in a process group of its own, would hold the port for the next start."""
-    one = Kept(service(tmp_path, PARENTAL), tmp_path)
+@pytest.mark.parametrize("how", ["process_group=0", "start_new_session=True"])
+def test_what_a_dead_service_leaves_behind_ends_too(how: str, tmp_path: Path) -> None:
+    """The service is killed; its child, in a group or session of its own, would hold the port, or work on for nobody.
+
+    The child heeds no SIGTERM and has a child too.
+    """
+    child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(601)']); {STUBBORN}"
+    one = Kept(service(tmp_path, PARENTAL.format(child=child, how=how)), tmp_path)
     one.start()
     until(lambda: says_up(one))
     main = psutil.Process(one.entry.process.pid).children()[0]
-    children = main.children()
+    family = main.children(recursive=True)
+    assert len(family) == 2
     main.kill()
     until(lambda: not one.alive)
-    assert children and not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     one.stop()
 
 
