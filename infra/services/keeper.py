@@ -2,8 +2,8 @@
 
 It runs COMMAND in FOLDER as ACCOUNT (`-` for the present one), asks it to end by the signal STOP when it is itself asked, or when
 PARENT has died, however it died, kills it GRACE seconds later, and ends whatever the command left, in sessions of their own too
-(Prefect's worker gives each flow run one). So a server ends properly even when its supervisor was killed by `kill -9`, and one that
-forks (MLflow's does) leaves nothing behind. Its exit status is the command's.
+(Prefect's worker gives each flow run one). So a server ends properly even when its supervisor was killed by `kill -9`, and one
+that forks (MLflow's does) leaves nothing behind. Its exit status is the command's.
 """
 
 import contextlib

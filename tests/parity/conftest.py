@@ -9,6 +9,9 @@ import pytest
 from tests.parity.kit import Kit, kit_names
 
 if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
+
     from tests.parity.case import Case
 
 DEFAULT_KIT = Path(__file__).resolve().parents[3] / "shared" / "parity"
@@ -26,7 +29,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         folder = metafunc.config.getoption("kit", default=DEFAULT_KIT)
         names = kit_names(folder) if folder.is_dir() else []
         absent = pytest.param("", marks=pytest.mark.skip(reason=f"no parity kit at {folder}; give one with --kit DIR"))
-        metafunc.parametrize("architecture", names or [absent], scope="module")
+        metafunc.parametrize("architecture", names or [absent], scope="session")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "LoadScopeScheduling":
+    """With -n, all tests of an architecture in one worker, which builds and runs it once; other tests by file.
+
+    xdist's own `--dist loadgroup` writes the group into the node ids, which pytest 9.2 does not let it.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    folder = config.getoption("kit")
+    architectures = set(kit_names(folder)) if folder.is_dir() else set()
+
+    class ByArchitecture(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            given = nodeid.rpartition("[")[2].rstrip("]").split("-")
+            return next((name for name in given if name in architectures), nodeid.split("::")[0])
+
+    return ByArchitecture(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -51,8 +73,8 @@ def ops_file(pytestconfig: pytest.Config, kit_folder: Path) -> Path:
     return file
 
 
-@pytest.fixture(scope="module")
-def case(architecture: str, kit_folder: Path) -> Iterator["Case"]:
+@pytest.fixture(scope="session")
+def built(architecture: str, kit_folder: Path) -> "Case":
     import torch
 
     from pipeline.detector.pretrained.detectron2.translate import translate
@@ -64,4 +86,12 @@ def case(architecture: str, kit_folder: Path) -> Iterator["Case"]:
     model = build(kit, cfg, options).eval()
     images, targets = inputs(kit, model.divisor, options.get("MODEL.SEM_SEG_HEAD.IGNORE_VALUE", 255))
     with torch.no_grad():
-        yield Case(kit, options, images, targets, model, model.features(images), model.detect(images))
+        return Case(kit, options, images, targets, model, model.features(images), model.detect(images))
+
+
+@pytest.fixture
+def case(built: "Case") -> Iterator["Case"]:
+    import torch
+
+    with torch.no_grad():
+        yield built
