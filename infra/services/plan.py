@@ -10,6 +10,7 @@ from flows.server import free_port
 from infra.services import mlflow_server, postgresql, prefect_server, seaweedfs
 from infra.services.credentials import Credentials, load_or_make
 from infra.services.service import HOST, Service
+from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.services import ServicesConfig
 from pipeline.settings import Settings
@@ -125,13 +126,16 @@ def client_environment(config: ServicesConfig, at: Addresses, secret: Credential
     wanted = prefect_server.client_environment(at.prefect, secret if config.authentication else None)
     if config.authentication:
         wanted |= {"MLFLOW_TRACKING_USERNAME": mlflow_server.ADMIN, "MLFLOW_TRACKING_PASSWORD": secret.mlflow}
-    if config.objects == "s3" and not {"AWS_ACCESS_KEY_ID", "AWS_PROFILE"} & os.environ.keys():
+    ours = os.environ.get("AWS_ACCESS_KEY_ID") in (None, secret.s3_key)  # a shell that has these lines already gets them again
+    if config.objects == "s3" and ours and "AWS_PROFILE" not in os.environ:
         wanted |= seaweedfs.client_environment(f"http://{HOST}:{at.s3}", secret)
     return wanted
 
 
 def known(addresses: Mapping[str, str], config: ServicesConfig, work: Path) -> dict[str, str]:
-    """The environment of clients of services that run already, by their addresses."""
+    """The environment of clients of services that run already, by their addresses. UserError while they are being started."""
+    if "Prefect" not in addresses:
+        raise UserError("the services are being started\n  see: python -m infra.local status")
     ports = {name: int(address.rpartition(":")[2]) for name, address in addresses.items() if address}
     at = Addresses(ports["Prefect"], ports.get("MLflow", 0), ports.get("SeaweedFS", 0), ports.get("PostgreSQL", 0), 0)
     tracking = {"MLFLOW_TRACKING_URI": addresses["MLflow"]} if "MLflow" in addresses else {}

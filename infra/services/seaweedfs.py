@@ -84,8 +84,9 @@ def prepare(folder: Path, credentials: Credentials) -> None:
 
 
 def client_environment(address: str, credentials: Credentials) -> dict[str, str]:
-    """The AWS settings that reach it."""
-    return {
+    """The AWS settings that reach it; a session of another server, in this process's environment, is none of it."""
+    session = {"AWS_SESSION_TOKEN": ""} if "AWS_SESSION_TOKEN" in os.environ else {}
+    return session | {
         "AWS_ENDPOINT_URL": address,
         "AWS_ACCESS_KEY_ID": credentials.s3_key,
         "AWS_SECRET_ACCESS_KEY": credentials.s3_secret,

@@ -7,6 +7,7 @@ meeting point says it for certain, and whoever owns the meeting point's address 
 import socket
 import time
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from pipeline.errors import UserError
 
@@ -26,9 +27,16 @@ class Place:
 
 
 def place_of(rendezvous: str, patience: float = PATIENCE) -> Place:
-    """This machine's place in the meeting at `rendezvous`, host:port. UserError when its name stays unknown or has no route."""
+    """This machine's place in the meeting at `rendezvous`, host:port.
+
+    UserError when its name stays unknown, has no route, or means here an address that no other machine can reach.
+    """
     host, _, port = rendezvous.rpartition(":")
     family, there = _resolved(host, int(port), rendezvous, patience)
+    if ip_address(there[0]).is_loopback and not _says_loopback(host):
+        # Debian's /etc/hosts gives a machine's own name 127.0.1.1: the others would be told to come there
+        todo = "name it by the address that the other machines reach"
+        raise UserError(f"compute.rendezvous={rendezvous}: on this machine {host} is {there[0]}, its loopback\n  {todo}")
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(there)  # nothing is sent: the kernel only chooses a route
@@ -52,6 +60,14 @@ def _resolved(host: str, port: int, rendezvous: str, patience: float) -> tuple[i
                 todo = "compute.rendezvous must name a machine of the training that all others can reach"
                 raise UserError(f"compute.rendezvous={rendezvous}: {host}: {error.strerror}\n  {todo}") from error
             time.sleep(min(2.0, patience / 10))
+
+
+def _says_loopback(host: str) -> bool:
+    """Whether it is asked for: all processes on one machine."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _interface(address: str) -> str:

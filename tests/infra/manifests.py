@@ -6,7 +6,10 @@ from typing import Any
 
 from tests.infra.kustomize import Object, pods
 
-SENSITIVE = re.compile(r"PASSWORD|SECRET|TOKEN|AUTH_STRING|ACCESS_KEY|SIGNING", re.IGNORECASE)
+SENSITIVE = re.compile(
+    r"PASSWORD|(?<!AUTH_STRING_)SECRET|TOKEN|AUTH_STRING(?!_SECRET_(?:NAME|KEY)$)|ACCESS_KEY|SIGNING", re.IGNORECASE
+)
+"""Names of what must not be written down; where a Secret and its key are named, they may be."""
 ADDRESS = re.compile(r"(?:\w+://)(?:[\w-]+@)?([a-z][a-z0-9-]*):(\d+)")
 PINNED = re.compile(r"[\w./-]+:v?\d+\.\d+[\w.-]*")
 

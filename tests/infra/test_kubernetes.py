@@ -213,3 +213,21 @@ def test_settings_of_prefect_are_settings_of_prefect(objects: list[Object]) -> N
     assert len(named) > 8
     assert [name for name in named if not hasattr(prefect.settings, name)] == []
     assert not hasattr(prefect.settings, "PREFECT_SERVER_DATABASE_HOSTS")
+
+
+OF_KUBERNETES = "PREFECT_INTEGRATIONS_KUBERNETES_"
+
+
+def test_workers_watch_their_namespace_and_put_no_password_into_jobs(objects: list[Object]) -> None:
+    """By settings of prefect-kubernetes 0.8.0, which is in the workers' image and not here.
+
+    Without them it watches all namespaces, which its Role forbids, and writes the password into every Job.
+    """
+    told = find(objects, "ConfigMap", "workers")["data"]
+    deployment = find(objects, "Deployment", "prefect-workers")
+    name, key = (told.pop(f"{OF_KUBERNETES}WORKER_API_AUTH_STRING_SECRET_{part}") for part in ("NAME", "KEY"))
+    assert key in secrets()[name] and key == "PREFECT_API_AUTH_STRING"
+    assert told.pop(f"{OF_KUBERNETES}OBSERVER_NAMESPACES") == deployment["metadata"]["namespace"]
+    assert told.keys() == {f"{OF_KUBERNETES}CLUSTER_UID"}
+    for container in deployment["spec"]["template"]["spec"]["containers"]:
+        assert {"configMapRef": {"name": "workers"}} in container["envFrom"], container["name"]

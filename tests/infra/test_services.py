@@ -15,7 +15,7 @@ import pytest
 from infra.services import state as states
 from infra.services.credentials import FILE, load_or_make
 from infra.services.keeper import main as keeper  # noqa: F401  it must import without a library
-from infra.services.plan import plan
+from infra.services.plan import known, plan
 from infra.services.service import Service
 from infra.services.state import Birth, State
 from infra.services.supervisor import MOST_RESTARTS, Kept
@@ -231,6 +231,25 @@ def test_s3_keys_of_ones_own_stay(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert by_name["worker"].environment["AWS_ACCESS_KEY_ID"] == "of another server"
     assert "AWS_ENDPOINT_URL" not in by_name["worker"].environment
     assert by_name["MLflow"].environment["AWS_ACCESS_KEY_ID"] != "of another server"
+
+
+def test_a_shell_that_has_our_keys_gets_them_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`env` is asked a second time, after another start on other ports."""
+    chosen = settings.check(settings.compose(["services=full"], CHECKOUT))
+    plan(chosen, folder)
+    at = {"Prefect": "http://127.0.0.1:1", "SeaweedFS": "http://127.0.0.1:2"}
+    first = known(at, chosen.services, folder / "work/services")
+    for name, value in first.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of another server")
+    second = known(at | {"SeaweedFS": "http://127.0.0.1:3"}, chosen.services, folder / "work/services")
+    assert second == first | {"AWS_ENDPOINT_URL": "http://127.0.0.1:3", "AWS_SESSION_TOKEN": ""}
+
+
+def test_while_they_start_nothing_is_known(folder: Path) -> None:
+    chosen = settings.check(settings.compose(["services=full"], CHECKOUT))
+    with pytest.raises(UserError, match="are being started"):
+        known({"PostgreSQL": "postgresql://127.0.0.1:1"}, chosen.services, folder)
 
 
 def test_without_postgresql_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,3 +54,11 @@ def test_torchrun_is_told_who_holds_the_meeting(root: Path, monkeypatch: pytest.
 def test_a_broken_connection_is_told_from_a_fault() -> None:
     assert lost(RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.2]:1"))
     assert not lost(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_a_name_that_means_the_loopback_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Debian's /etc/hosts has a machine's own name: the other machines would be sent to themselves."""
+    answer = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.1.1", 29400))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
+    with pytest.raises(UserError, match=r"on this machine trainer-1 is 127.0.1.1, its loopback\n  name it by the address"):
+        place_of("trainer-1:29400")
