@@ -78,8 +78,10 @@ def push_results(stages: Sequence[str], root: Path, say: Say) -> None:
 def receive(root: Path, branch: str) -> None:
     """Bring `root` to the tip of `branch` of origin, if there is one. UserError when work done here is in the way.
 
-    A shallow clone is a run's own, which Prefect made of another branch, and holds no work: it goes there whatever it was.
+    Another branch that is checked out here is left where it is, and HEAD detached from it: results must not move it. A shallow clone is a run's own, which Prefect made of another branch, and holds no work: it goes there whatever it was.
     """
+    if git(root, "branch", "--show-current") not in ("", branch):
+        git(root, "checkout", "--quiet", "--detach")
     if not _on_origin(root, branch):
         return
     if git(root, "rev-parse", "--is-shallow-repository") == "true":
@@ -203,6 +205,8 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if words else 2
     try:
         branch = _option(words, "--branch")
+        if not words:
+            raise ConfigError("stage", None, "is missing: name at least one, such as train")
         with locked(Layout(CHECKOUT).work("line.lock"), "work/line.lock: a flow runs in this checkout; wait for it to end"):
             run_stages(words, CHECKOUT, branch, lambda line: print(line, flush=True))
     except UserError as error:

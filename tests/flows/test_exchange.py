@@ -58,6 +58,8 @@ def test_an_unknown_stage_is_one_line(root: Path, capsys: pytest.CaptureFixture[
         inputs(["tarin"], root)
     assert main(["train", "--branch"]) == 2
     assert capsys.readouterr().err == "config: --branch needs a value\n"
+    assert main(["--branch", "runs/x"]) == 2
+    assert "name at least one, such as train" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -100,6 +102,16 @@ def test_the_record_goes_from_clone_to_clone(clones: tuple[Path, Path]) -> None:
     assert recorded(second) == {"ingest": "1", "train": "2"} and git(second, "rev-parse", "HEAD") == commit
     assert not (second / "notes.txt").exists()
     assert publish(second, BRANCH, ["train"], quiet) == commit  # the same result again is no commit
+
+
+def test_the_branch_that_was_checked_out_stays_where_it_is(clones: tuple[Path, Path]) -> None:
+    """Both when the branch is new and when it is there: a later `git push` of main would publish results."""
+    for number, clone in enumerate(clones):
+        before = git(clone, "rev-parse", "main")
+        receive(clone, BRANCH)
+        record(clone, train=str(number))
+        commit = publish(clone, BRANCH, ["train"], quiet)
+        assert git(clone, "rev-parse", "main") == before != commit == git(clone, "rev-parse", "HEAD")
 
 
 def test_two_who_push_at_once_keep_each_others_results(clones: tuple[Path, Path]) -> None:
