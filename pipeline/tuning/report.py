@@ -1,6 +1,7 @@
 """The search as a page: best settings, importance of each, history, all trials."""
 
 import io
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.report import Report
@@ -8,6 +9,8 @@ from pipeline.tuning.config import SweepConfig
 from pipeline.tuning.study import REASON
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from optuna import Study
 
 LEAST = 4
@@ -27,7 +30,8 @@ def page(study: "Study", config: SweepConfig) -> Report:
         report.table("Best settings", ["setting", "value"], [[name, value] for name, value in study.best_params.items()])
         report.plot("History", history([(one.number, one.value or 0.0) for one in done]))
     if weights := importances(study, len(done)):
-        report.table("Importance", ["setting", "share"], list(weights.items()), "Share of the figure's variance (PED-ANOVA).")
+        report.plot("Importance", bars(weights), "Share of what sets the better trials apart (PED-ANOVA).")
+        report.table("Importance in figures", ["setting", "share"], list(weights.items()))
     columns = ["trial", "state", config.metric, *config.space, "reason"]
     rows = [
         [str(one.number), one.state.name.lower(), one.value, *map(one.params.get, config.space), one.user_attrs.get(REASON, "")]
@@ -52,18 +56,38 @@ def importances(study: "Study", done: int) -> dict[str, float]:
 
 def history(figures: list[tuple[int, float]]) -> bytes:
     """PNG of each trial's figure and of the best so far."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    picture = Figure(figsize=(8, 3.5), layout="constrained")
-    FigureCanvasAgg(picture)
-    axes = picture.subplots()
+    picture, axes = drawing(3.5)
     numbers, values = zip(*figures, strict=True)
     axes.plot(numbers, values, "o", label="trial")
     axes.step(numbers, [max(values[: place + 1]) for place in range(len(values))], where="post", label="best so far")
     axes.set(xlabel="trial", ylabel="figure")
-    axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
+    return png(picture)
+
+
+def bars(weights: Mapping[str, float]) -> bytes:
+    """PNG of each setting's importance, the largest on top."""
+    picture, axes = drawing(1.0 + 0.35 * len(weights))
+    names = sorted(weights, key=weights.__getitem__)
+    axes.barh(names, [weights[name] for name in names])
+    axes.set(xlabel="share")
+    return png(picture)
+
+
+def drawing(height: float) -> tuple["Figure", "Axes"]:
+    """An empty picture, 8 inches wide, and its axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    picture = Figure(figsize=(8, height), layout="constrained")
+    FigureCanvasAgg(picture)
+    axes = picture.subplots()
+    axes.grid(alpha=0.3)
+    return picture, axes
+
+
+def png(picture: "Figure") -> bytes:
+    """The same bytes for the same picture."""
     buffer = io.BytesIO()
     picture.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
