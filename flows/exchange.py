@@ -78,7 +78,8 @@ def push_results(stages: Sequence[str], root: Path, say: Say) -> None:
 def receive(root: Path, branch: str) -> None:
     """Bring `root` to the tip of `branch` of origin, if there is one. UserError when work done here is in the way.
 
-    Another branch that is checked out here is left where it is, and HEAD detached from it: results must not move it. A shallow clone is a run's own, which Prefect made of another branch, and holds no work: it goes there whatever it was.
+    Another branch that is checked out here stays where it is, and HEAD is detached from it: results must not move it. A shallow
+    clone is a run's own, which Prefect made of another branch, and holds no work: it goes there whatever it was.
     """
     if git(root, "branch", "--show-current") not in ("", branch):
         git(root, "checkout", "--quiet", "--detach")

@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 SHAPES = ["dataset.size=64", "dataset.train=200", "dataset.val=20"]
 SHORT = "tests.faults.short_line"
 Note = Callable[[str, str, str], None]
+GONE = 30
+"""Seconds without S3."""
 PLACES = ("data/dataset", "data/validated", "reports/validate/metrics.json")
 
 
@@ -141,7 +143,7 @@ def test_s3_is_gone_during_a_push(full: Full, short: Short, note: Note) -> None:
     wait_for(lambda: s3.list_objects_v2(Bucket="dvc", Prefix="faults").get("KeyCount"), 120, log.read_text)
     assert push.poll() is None, "it was too quick to be disturbed"
     full.local("stop", "SeaweedFS")
-    time.sleep(5)
+    time.sleep(GONE)
     full.local("start", "SeaweedFS")
     outcome = ended(push.wait(240), log.read_text())
     made.run("dvc", "push", "ingest", "validate")
@@ -149,7 +151,7 @@ def test_s3_is_gone_during_a_push(full: Full, short: Short, note: Note) -> None:
     shutil.rmtree(made.folder / "data")
     made.run("dvc", "pull", "ingest", "validate")
     assert short.made() == short.wanted
-    note("S3 gone during `dvc push`", outcome, "a second push brings the rest, a pull elsewhere is whole")
+    note(f"S3 gone for {GONE} s during `dvc push`", outcome, "a second push brings the rest, a pull elsewhere is whole")
 
 
 def test_the_worker_is_killed_mid_stage(full: Full, short: Short, note: Note) -> None:

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -131,7 +131,9 @@ def machines(root: Path, tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
-def test_machines_that_are_killed_and_come_back_end_like_undisturbed_ones(machines: tuple[Machine, Machine]) -> None:
+def test_machines_that_are_killed_and_come_back_end_like_undisturbed_ones(
+    machines: tuple[Machine, Machine], note: Callable[[str, str, str], None]
+) -> None:
     one, two = machines
     meeting = f"{one.address}:29400"
     for run in [machine.start(meeting) for machine in machines]:
@@ -151,7 +153,8 @@ def test_machines_that_are_killed_and_come_back_end_like_undisturbed_ones(machin
     said = runs[0].end(1)
     assert "start the same command on every machine again" in said and "Traceback" not in said
     runs[1].end(-signal.SIGKILL)
-    assert one.checkpoints() == two.checkpoints() != []
+    first = f"step-{EVERY:08d}.pt"
+    assert first in one.checkpoints() and first in two.checkpoints()  # one of them may have the next already
 
     # the first one dies, where rank 0 and the meeting point are, and loses its disk
     runs = [machine.start(meeting, "tracking=off") for machine in machines]
@@ -168,6 +171,11 @@ def test_machines_that_are_killed_and_come_back_end_like_undisturbed_ones(machin
     assert re.search(rf"goes on after step ({3 * EVERY}|{4 * EVERY})\b", said), said
     assert f"train {STEPS}/{STEPS}" in said
     assert one.results() == undisturbed and two.results() == undisturbed
+    note(
+        "A machine of a training on two is killed: the second, then the first with its disk",
+        "the other one fails, says so and what to do",
+        "goes on from the newest checkpoint that is left; the same bytes as undisturbed",
+    )
 
 
 @pytest.mark.faults
