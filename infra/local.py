@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -84,19 +84,26 @@ def up(root: Path, overrides: Sequence[str]) -> int:
     if running is not None and running.supervisor.lives():
         if running.settings != wanted:
             raise UserError(f"other services run here: {running.settings}\n  end them first: python -m infra.local down")
-        return status(root)
+        return when_ready(root, running.supervisor.lives, work / "supervisor.log")
     down(root, quiet=True)
     log = work / "supervisor.log"
     work.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         command = [sys.executable, "-m", "infra.local", "serve", *overrides]
         process = subprocess.Popen(command, cwd=root, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
-    while process.poll() is None:
+    return when_ready(root, lambda: process.poll() is None, log)
+
+
+def when_ready(root: Path, alive: Callable[[], bool], log: Path) -> int:
+    """Print what runs once everything is up; the exit status. UserError with what `log` says when `alive` turns false first."""
+    work = Layout(root).services.absolute()
+    while alive():
         state = states.read(work)
-        if state is not None and state.supervisor.pid == process.pid and state.ready:
+        if state is not None and state.ready and state.supervisor.lives():
             return status(root)
         time.sleep(0.2)
-    raise UserError(log.read_text(errors="replace").strip() or f"the services ended at once; see {log}")
+    said = log.read_text(errors="replace").strip() if log.exists() else ""
+    raise UserError(said or f"the services ended while they were being started; see {work}")
 
 
 def down(root: Path, quiet: bool = False) -> int:

@@ -278,6 +278,28 @@ def test_a_folder_that_the_account_may_not_enter_is_named(tmp_path: Path) -> Non
         own(closed / "postgresql", "nobody")
 
 
+def test_a_second_up_waits_for_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As when two people, or a script and a person, start them at once."""
+    from infra import local
+
+    state = State(supervisor=Birth.of(os.getpid()), settings=settings.check(settings.compose([], CHECKOUT)).services)
+    (tmp_path / "work/services").mkdir(parents=True)
+    state.write(tmp_path / "work/services")
+    looks = []
+
+    def alive() -> bool:
+        looks.append(1)
+        if len(looks) == 3:
+            state.ready = True
+            state.write(tmp_path / "work/services")
+        return True
+
+    assert local.when_ready(tmp_path, alive, tmp_path / "none.log") == local.status(tmp_path)
+    assert len(looks) == 3
+    with pytest.raises(UserError, match="ended while they were being started"):
+        local.when_ready(tmp_path, lambda: False, tmp_path / "none.log")
+
+
 def test_up_down_and_status_without_services(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from infra import local
 
