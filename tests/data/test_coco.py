@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.commands.convert import convert
 from pipeline.data.dataset import open_dataset
 from pipeline.errors import DataError
 from tests.data.conftest import Ingest
@@ -101,7 +102,7 @@ def test_real_set_takes_instances_unless_told(shared, ingest: Ingest):
     default = open_dataset(ingest("coco", source))
     assert len(default.classes) == 80 and default.info.tasks == ("box", "mask")
     assert {name: counts["annotations"] for name, counts in default.info.counts.items()} == {"train": 333, "val": 213}
-    assert default.info.unlisted == ("annotations/*.json: 4",)
+    assert default.info.unlisted == ("annotations/*.json: 2",)  # the people's key points
     train = default.split("train")
     original = json.loads((source / "annotations/instances_train2017.json").read_text())
     assert train.header == {"info": original["info"], "licenses": original["licenses"]}
@@ -111,6 +112,51 @@ def test_real_set_takes_instances_unless_told(shared, ingest: Ingest):
     assert people.classes == ("person",) and people.info.tasks == ("box", "mask", "keypoints")
     assert people.split("val").annotations.keypoints_AK3.shape == (44, 17, 3)
     assert people.info.categories[0].skeleton[0] == (16, 14)
+
+
+def test_captions_of_the_real_set_are_kept_and_written_again(shared, root, ingest: Ingest, tmp_path: Path, monkeypatch):
+    from pycocotools.coco import COCO
+
+    monkeypatch.chdir(root)
+    source = shared / "data/coco_mini_by"
+    original = COCO(str(source / "annotations/captions_val2017.json"))
+    kept = open_dataset(ingest("coco", source)).split("val").images
+    assert len(original.anns) == 125
+    for row, identity in enumerate(kept.ids_I.tolist()):
+        records = sorted(original.imgToAnns[identity], key=lambda one: one["id"])
+        assert kept.extra[row]["captions"] == [one["caption"] for one in records]
+    lost = convert(str(source), tmp_path / "again", "coco")
+    assert lost == ["2 files of the source: are not read, or of no split: annotations/*.json"]
+    again = COCO(str(tmp_path / "again/annotations/captions_val.json"))
+    texts = {identity: sorted(one["caption"] for one in records) for identity, records in original.imgToAnns.items()}
+    assert {identity: sorted(one["caption"] for one in records) for identity, records in again.imgToAnns.items()} == texts
+    assert "captions" not in json.loads((tmp_path / "again/annotations/instances_val.json").read_text())["images"][0]
+    assert "51 fields 'captions' of pictures: cannot be kept" in convert(str(tmp_path / "again"), tmp_path / "boxes", "yolo")
+
+
+@pytest.mark.parametrize(
+    "record, said",
+    [
+        ({"id": 1, "image_id": 100, "caption": 5}, r"captions.json: annotations\[0\].caption: must be a text"),
+        ({"id": 1, "image_id": "x", "caption": "a"}, r"annotations\[0\].image_id: must be a whole number"),
+        (None, r"annotations\[0\]: must be an object"),
+    ],
+)
+def test_a_wrong_caption_is_said_with_its_place(record, said: str, tmp_path: Path, ingest: Ingest):
+    coco(tmp_path / "set/labels.json", "1.jpg")
+    pictures(tmp_path / "set", "1.jpg")
+    (tmp_path / "set/captions.json").write_text(json.dumps({"images": [], "annotations": [record]}))
+    with pytest.raises(DataError, match=said):
+        ingest("coco", tmp_path / "set")
+
+
+def test_panoptic_labels_are_no_objects(shared, ingest: Ingest):
+    """Beside labels of objects they are passed over, whatever they are called; asked for, they are refused with the way to go."""
+    source = shared / "data/panopticapi_sample"
+    taken = open_dataset(ingest("coco", source))
+    assert sum(counts["annotations"] for counts in taken.info.counts.values()) == 50
+    with pytest.raises(DataError, match=r"panoptic_examples.json: annotations\[0\]: lists the segments .*\n  read it by dataset=panoptic"):
+        ingest("coco", source, annotations="sample_data/panoptic_examples.json")
 
 
 def test_pycocotools_reads_what_was_written(shared, ingest: Ingest):

@@ -2,7 +2,8 @@
 
 Known layouts: `annotations/instances_*.json` beside `train2017/` or `images/train/`; one JSON beside `images/`; Roboflow's
 `train/_annotations.coco.json`; a dataset that `ingest` wrote. Pictures are found by evidence (`best_root`), not by layout.
-Precomputed proposals are taken from `proposals/<label file's stem>.npz` below the source (`data.proposals`).
+Precomputed proposals are taken from `proposals/<label file's stem>.npz` below the source (`data.proposals`). The texts of a
+`captions*.json` of the same split become the field `captions` of its pictures.
 """
 
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from pipeline.data.annotations import ImageTable
 from pipeline.data.config import CocoDataset
 from pipeline.data.dataset import Category, Split, labels_of, parse_categories
 from pipeline.data.formats.coco_json import CocoContent, annotation_table, image_table, read_coco_json
@@ -21,6 +23,9 @@ from pipeline.data.sources import PICTURES, SourceData, SourceFiles, describe_un
 from pipeline.data.splits import split_named
 from pipeline.errors import DataError
 
+HEAD = 1 << 16
+"""Bytes of a list that tell what it is of."""
+
 
 def read_coco(cfg: CocoDataset, source: Path) -> SourceData:
     """All splits of a COCO source. DataError names label file and position, or lists the candidates when the choice is open."""
@@ -28,9 +33,10 @@ def read_coco(cfg: CocoDataset, source: Path) -> SourceData:
     chosen = choose_label_files(files, cfg.annotations)
     contents = {name: read_coco_json(files.folder / path) for name, path in chosen.items()}
     categories = _joined({files.folder / chosen[name]: content for name, content in contents.items()})
-    splits, used = {}, set(chosen.values())
+    told = caption_files(files)
+    splits, used = {}, {*chosen.values(), *(told[name] for name in chosen.keys() & told.keys())}
     for name, path in chosen.items():
-        splits[name] = _split(name, path, contents[name], categories, files, only=len(chosen) == 1)
+        splits[name] = _split(name, path, contents[name], categories, files, told.get(name), only=len(chosen) == 1)
         used |= {PurePosixPath(file_name) for file_name in splits[name].images.file_names}
     if not any(split.path(row).is_file() for split in splits.values() for row in range(len(split.images))):
         raise DataError(
@@ -57,9 +63,7 @@ def choose_label_files(files: SourceFiles, pattern: str | None) -> dict[str, Pur
         raise DataError(files.folder, f"has no label file {pattern or '*.json'}", todo)
     if len(found) > 1:
         found = [path for path in found if _can_be_coco(files.folder / path)] or found
-        found = [
-            path for path in found if not path.name.startswith("panoptic")
-        ] or found  # segments of maps, not labels of objects
+        found = [path for path in found if not path.name.startswith("panoptic")] or found  # their lists may be empty
     if any(path.name.startswith("instances") for path in found):
         found = [path for path in found if path.name.startswith("instances")]
     by_split: dict[str, list[PurePosixPath]] = {}
@@ -83,12 +87,51 @@ def choose_label_files(files: SourceFiles, pattern: str | None) -> dict[str, Pur
     return {name: candidates[0] for name, candidates in by_split.items()}
 
 
+def caption_files(files: SourceFiles) -> dict[str, PurePosixPath]:
+    """The file of captions of each split. DataError when two are of one split."""
+    found: dict[str, PurePosixPath] = {}
+    for path in files.with_suffix(".json"):
+        if path.name.startswith("captions") and not _can_be_coco(files.folder / path):
+            other = found.setdefault(split_named(path.stem) or split_named(path.parent.name) or "all", path)
+            if other != path:
+                raise DataError(files.folder, f"has two files of captions for one split: {other} and {path}", "keep one of them")
+    return found
+
+
+def add_captions(images: ImageTable, place: Path) -> None:
+    """Give each image its captions, in the order of their ids, as the field `captions`. DataError with place and position.
+
+    Captions of pictures that are not among the images are left alone, as their pictures are.
+    """
+    rows = {identity: row for row, identity in enumerate(images.ids_I.tolist())}
+    texts: dict[int, list[tuple[int, str]]] = {}
+    for number, record in enumerate(read_coco_json(place).annotations):
+        where = f"{place}: annotations[{number}]"
+        if not isinstance(record, dict):
+            raise DataError(where, "must be an object")
+        for field, kind in (("id", int), ("image_id", int), ("caption", str)):
+            if not isinstance(record.get(field), kind):
+                raise DataError(f"{where}.{field}", f"must be a {'text' if kind is str else 'whole number'}")
+        if record["image_id"] in rows:
+            texts.setdefault(rows[record["image_id"]], []).append((record["id"], record["caption"]))
+    for row, told in texts.items():
+        images.extra.setdefault(row, {})["captions"] = [text for _, text in sorted(told)]
+
+
 def _split(
-    name: str, path: PurePosixPath, content: CocoContent, categories: Sequence[Category], files: SourceFiles, only: bool
+    name: str,
+    path: PurePosixPath,
+    content: CocoContent,
+    categories: Sequence[Category],
+    files: SourceFiles,
+    captions: PurePosixPath | None,
+    only: bool,
 ) -> Split:
     """The split with file names relative to the source folder."""
     place = files.folder / path
     images = image_table(content.images, place)
+    if captions is not None:
+        add_captions(images, files.folder / captions)
     stated = [stated_name(file_name, place) for file_name in images.file_names]
     for file_name, times in Counter(stated).items():
         if times > 1:
@@ -109,14 +152,14 @@ def _split(
 
 
 def _can_be_coco(path: Path) -> bool:
-    """Whether the file has COCO's three lists, or is no JSON at all: then it is read, and its error reported."""
+    """Whether the file has COCO's three lists, and objects in them, or is no JSON at all: then it is read, its error reported."""
     try:
         top = msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
     except msgspec.ValidationError:
         return False
     except (msgspec.DecodeError, ValueError, RecursionError, OSError):
         return True
-    return {"images", "annotations", "categories"} <= top.keys()
+    return {"images", "annotations", "categories"} <= top.keys() and b'"segments_info"' not in bytes(top["annotations"])[:HEAD]
 
 
 def _joined(contents: dict[Path, CocoContent]) -> tuple[Category, ...]:

@@ -160,6 +160,8 @@ class _Columns:
     def add(self, record: object, where: str) -> None:
         """Append one annotation object; what has no column, or does not fit its column, goes to `extra`."""
         given = _object(record, where)
+        if "segments_info" in given and "category_id" not in given:
+            raise DataError(where, "lists the segments of a panoptic map, no object", "read it by dataset=panoptic")
         row = len(self.ids)
         rest = {key: value for key, value in given.items() if key not in COLUMNS}
         self._add_identity(given, rest, where)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from pipeline.data.annotations import ImageTable
 from pipeline.data.dataset import Split
 from pipeline.data.formats import kitti, labelme_write, voc_write
 from pipeline.data.formats.catalogue import FORMATS
@@ -17,6 +18,7 @@ from pipeline.data.formats.things import Export, Losses, copy_picture, export
 from pipeline.data.formats.yolo_write import write_yolo
 from pipeline.data.sources import SourceData, with_safe_names
 from pipeline.errors import DataError
+from pipeline.files import write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,9 @@ def write_source(kind: str, found: SourceData, out: Path) -> list[str]:
     splits = with_safe_names(_without_trainval(filled, losses))
     if not splits:
         raise DataError("source", "has no pictures")
+    for line in found.unlisted:
+        folder, _, count = line.rpartition(": ")
+        losses.add("files of the source", f"are not read, or of no split: {folder}", int(count))
     for split in splits.values():
         _count_beside(split, losses, kept=kind == "panoptic" and has_segments(split))
     if kind == "coco":
@@ -81,10 +86,31 @@ def _write_coco(found: SourceData, splits: dict[str, Split], out: Path, losses: 
     for name, split in splits.items():
         file = "instances.json" if name == "all" else f"instances_{name}.json"
         numbered = split.annotations.renumbered()
-        write_coco_json(out / "annotations" / file, split.images, numbered, categories, split.header)
+        images = _write_captions(split, out / "annotations" / file.replace("instances", "captions"))
+        write_coco_json(out / "annotations" / file, images, numbered, categories, split.header)
         for row, picture in enumerate(split.images.file_names):
             there = copy_picture(split.path(row), out / "images" / picture)
             losses.add("pictures", "not in the source; their labels are written", int(not there))
+
+
+def _write_captions(split: Split, path: Path) -> ImageTable:
+    """The pictures' captions as COCO has them, in a file beside the labels; the images without them."""
+    told = {row: extra["captions"] for row, extra in split.images.extra.items() if _are_texts(extra.get("captions"))}
+    if not told:
+        return split.images
+    pairs = [(int(split.images.ids_I[row]), text) for row, texts in sorted(told.items()) for text in texts]
+    records = [{"id": number, "image_id": image, "caption": text} for number, (image, text) in enumerate(pairs, 1)]
+    extra = {row: dict(fields) for row, fields in split.images.extra.items()}
+    for row in told:
+        del extra[row]["captions"]
+    images = replace(split.images, extra={row: fields for row, fields in extra.items() if fields})
+    listed = [{"id": int(identity), "file_name": name} for identity, name in zip(images.ids_I, images.file_names, strict=True)]
+    write_json(path, {**split.header, "images": listed, "annotations": records})
+    return images
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
 
 
 def _without_trainval(splits: dict[str, Split], losses: Losses) -> dict[str, Split]:
