@@ -155,7 +155,9 @@ def test_panoptic_labels_are_no_objects(shared, ingest: Ingest):
     source = shared / "data/panopticapi_sample"
     taken = open_dataset(ingest("coco", source))
     assert sum(counts["annotations"] for counts in taken.info.counts.values()) == 50
-    with pytest.raises(DataError, match=r"panoptic_examples.json: annotations\[0\]: lists the segments .*\n  read it by dataset=panoptic"):
+    with pytest.raises(
+        DataError, match=r"panoptic_examples.json: annotations\[0\]: lists the segments .*\n  read it by dataset=panoptic"
+    ):
         ingest("coco", source, annotations="sample_data/panoptic_examples.json")
 
 

@@ -64,6 +64,8 @@ def run(
 OLD, NEW = {"version": "3", "validated.digest": "old"}, {"version": "3", "validated.digest": "new"}
 CHECKED = ["settings", "ingest", "validate"]
 
+COMPOSE = settings.compose
+
 
 @pytest.mark.parametrize(
     "champion, promoted, force, name, done",
@@ -106,6 +108,57 @@ def test_a_changed_dataset_is_told_and_a_deaf_server_costs_no_run(root, tmp_path
     with caplog.at_level(logging.WARNING):
         line.tell_of_change(place)
     assert "nobody hears" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "words, branch, before, told",
+    [
+        ([], None, None, False),  # data seen first: nothing changed
+        ([], None, "abc", False),
+        ([], None, "old", True),
+        (["train.steps=7"], "runs/a", None, False),
+        (["train.steps=7"], "runs/a", "abc", False),  # begins without data, and has the checkout's
+        (["train.steps=7"], "runs/a", "old", True),  # on a schedule: the source has changed
+        (["dataset.size=64"], "runs/a", "old", False),  # other data, by choice
+        (["seed=7"], "runs/a", "old", False),
+    ],
+)
+def test_only_data_that_changed_are_told_of(root, tmp_path, monkeypatch, words, branch, before, told: bool) -> None:
+    checkout, heard = tmp_path / "checkout", list[Workspace]()
+    place = tmp_path / "run" if branch else checkout
+    monkeypatch.setattr(line, "CHECKOUT", checkout)
+    monkeypatch.setattr(line.settings, "on_top", lambda more, _: list(more))
+    monkeypatch.setattr(line.settings, "compose", lambda more, _: COMPOSE(more, root))
+    if before:
+        write_json(Layout(checkout).dataset / "dataset.json", {"digest": before})
+
+    def ingested(stage: str, where: Workspace, run: object) -> str:
+        if stage == "ingest":
+            write_json(Layout(place).dataset / "dataset.json", {"digest": "abc"})
+        return "ran"
+
+    for name, stand_in in {
+        "drop_broken_record": lambda _: None,
+        "up_to_date": lambda _: False,
+        "bring_up_to_date": ingested,
+        "keep": lambda *_: "commit",
+        "get_run_logger": lambda: logging.getLogger("test"),
+        "tell_of_change": heard.append,
+        "summarise": lambda *_, **__: Quiet(),
+        "create_markdown_artifact": lambda *_, **__: None,
+    }.items():
+        monkeypatch.setattr(line, name, stand_in)
+    line.run_line(Workspace(place, settings.load([*words, "tracking=off"], root), branch))
+    assert len(heard) == told
+
+
+class Quiet:
+    """A summary with nothing in it."""
+
+    findings = classes = ()
+
+    def markdown(self) -> str:
+        return ""
 
 
 def test_without_tracking_nothing_can_be_promoted(root, monkeypatch, capsys) -> None:
