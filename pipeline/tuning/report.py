@@ -83,6 +83,7 @@ def drawing(height: float) -> tuple["Figure", "Axes"]:
     FigureCanvasAgg(picture)
     axes = picture.subplots()
     axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
     return picture, axes
 
 
