@@ -1,6 +1,7 @@
 """Check, mend, check again until nothing that can be mended is left, and judge the result by the gate."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ def validate(
     inspections = inspect(dataset, cfg.limits.max_pixels, show)
     given = data = Columns(dataset, inspections, network)
     first = found = _found(checks, data)
-    findings = _listed(data, first)
+    findings = before = _listed(data, first)
     known = set(map(_identity, findings))
     changes: list[Change] = []
     while any(len(one) and applies(one, cfg.fix) for one in found):
@@ -148,10 +149,11 @@ def validate(
         changes += made
         data = Columns(dataset, inspections, network)
         found = _found(checks, data)
-        new = [finding for finding in _listed(data, found) if _identity(finding) not in known]
-        known.update(map(_identity, new))
-        findings += new
-    remaining = [finding for finding in _listed(data, found) if finding.image is None and finding.annotation is None]
+        after = _listed(data, found)
+        new = _unsaid(before, [finding for finding in after if _identity(finding) not in known], after)
+        known.update(map(_identity, after))
+        findings, before = findings + new, after
+    remaining = [finding for finding in before if finding.image is None and finding.annotation is None]
     return Validation(checks, given, first, findings, dataset, changes, remaining)
 
 
@@ -163,6 +165,24 @@ def _found(checks: list[Check], data: Columns) -> list[Findings]:
 
 def _listed(data: Columns, found: list[Findings]) -> list[Finding]:
     return [finding for findings in found for finding in data.listed(findings)]
+
+
+def _unsaid(before: list[Finding], new: list[Finding], after: list[Finding]) -> list[Finding]:
+    """The findings that are `new` after a fix, but for those that say in other numbers what no longer stands as it was."""
+    still = set(map(_identity, after))
+    gone = Counter(_wording(finding) for finding in before if _identity(finding) not in still)
+    found = []
+    for finding in new:
+        if finding.image is None and finding.annotation is None and gone[_wording(finding)]:
+            gone[_wording(finding)] -= 1
+        else:
+            found.append(finding)
+    return found
+
+
+def _wording(finding: Finding) -> tuple[str, str, str]:
+    """What is said of the whole dataset, but for the numbers."""
+    return finding.code, finding.split or "", re.sub(r"\d+(\.\d+)?", "#", finding.reason)
 
 
 def _identity(finding: Finding) -> tuple[object, ...]:

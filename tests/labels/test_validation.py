@@ -9,8 +9,9 @@ import pytest
 from pipeline.data.annotations import PolygonPool
 from pipeline.data.dataset import Dataset, open_dataset, write_dataset
 from pipeline.errors import GateError
+from pipeline.labels.columns import Finding
 from pipeline.labels.fixes import applies
-from pipeline.labels.validation import Validation, validate
+from pipeline.labels.validation import Validation, _unsaid, validate
 from tests.labels.planted import Planted, settings
 
 
@@ -289,3 +290,16 @@ def test_a_split_that_fixes_empty_stops_the_line(tmp_path: Path) -> None:
     (tmp_path / "c.png").unlink()
     with pytest.raises(GateError, match="split val has no pictures"):
         gated(planted, 1.0)
+
+
+def test_what_a_fix_only_changes_the_numbers_of_is_said_once() -> None:
+    def said(reason: str) -> Finding:
+        return Finding("class-rare", "info", "train", None, None, reason, None)
+
+    car1, fewer, car2 = said("3 of 90 are car1"), said("2 of 89 are car1"), said("2 of 89 are car2")
+    assert _unsaid([car1], [fewer], [fewer]) == []
+    assert _unsaid([car1], [car2], [car1, car2]) == [car2]  # car1's stands as it was
+    assert _unsaid([car1], [fewer, car2], [fewer, car2]) == [car2]
+    assert _unsaid([], [fewer], [fewer]) == [fewer]
+    boxes = [Finding("box-outside", "error", "train", "a.png", number, "lies outside by 3 px", None) for number in (1, 2)]
+    assert _unsaid(boxes[:1], boxes[1:], boxes[1:]) == boxes[1:]
