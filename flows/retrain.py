@@ -92,7 +92,10 @@ def retrain_in(place: Workspace, champion: dict[str, str] | None) -> State[Any]:
 
 
 def ask(command: str, words: Sequence[str], root: Path) -> list[str]:
-    """What `python -m pipeline COMMAND` prints, its lines in the log as they come. UserError in its words when it fails."""
+    """What `python -m pipeline COMMAND` prints, its lines in the log as they come. UserError in its words when it fails.
+
+    What it says on standard error, a warning of a library for example, is logged and is no answer.
+    """
     lines: list[str] = []
     as_json = ["--json"] if command == "champion" else []
 
@@ -102,9 +105,10 @@ def ask(command: str, words: Sequence[str], root: Path) -> list[str]:
             get_run_logger().info(line)
 
     ended = run_streamed([sys.executable, "-m", "pipeline", command, *as_json, *words], log, env=child_environment({}), cwd=root)
-    if ended.code != 0 or not lines:
+    said = [line for line in lines if line not in ended.errors]
+    if ended.code != 0 or not said:
         raise UserError(cause(command, ended).message)
-    return lines
+    return said
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -115,19 +115,27 @@ class Move:
     why: str
 
 
-def move(client: "MlflowClient", model: str, alias: str, version: str, action: str, why: str) -> Move:
-    """Let `alias` name `version`, and keep who did that, when and why as a tag of the registered model.
+def move(client: "MlflowClient", model: str, alias: str, before: str | None, version: str, action: str, why: str) -> Move:
+    """Let `alias` name `version` in the place of `before`, and keep who did that, when and why as a tag of the registered model.
 
     The tag is written first: killed in between, the alias still names the old version, and an entry that the alias does not
-    follow is not counted by `previous`. So there is a champion at any moment.
+    follow is not counted by `previous`. So there is a champion at any moment. UserError when the alias no longer names `before`:
+    what was decided about that version says nothing of another. MLflow cannot compare and set in one step, so two moves within
+    the same moment can still cross.
     """
     current = version_at(client, model, alias)
+    there = None if current is None else str(current.version)
+    if there != before:
+        raise UserError(
+            f"models:/{model}@{alias} became version {there or 'none'} meanwhile, it was {before or 'none'}: nothing was moved\n"
+            "  give the same command again: it looks at the one that is there now"
+        )
     now = datetime.now(UTC)
     entry = Move(
         time=now.isoformat(timespec="seconds"),
         action=action,
         version=version,
-        before=None if current is None else str(current.version),
+        before=before,
         who=f"{_user()}@{platform.node()}",
         why=why[:_LONGEST_WHY],
     )

@@ -14,6 +14,7 @@ from pipeline import settings
 from pipeline.errors import UserError
 from pipeline.files import write_json
 from pipeline.layout import Layout
+from pipeline.process import Ended
 
 RULE = {"name": "better", "holds": True, "figure": "AP +0.1", "limit": "above 0"}
 
@@ -131,3 +132,16 @@ def test_the_deployments_listen_to_what_is_told(root) -> None:
     assert fnmatch.fnmatch(f"{RESOURCE}shapes", trigger["match"]["prefect.resource.id"])
     assert [one["active"] for one in deployments["retrain"]["schedules"]] == [False]
     assert json.dumps(deployments["on-change"]["parameters"]["overrides"]) == "[]"
+
+
+def test_what_a_library_says_on_standard_error_is_no_answer(root, monkeypatch) -> None:
+    """The answer is the command's last line on standard output, whatever is said around it."""
+
+    def command(_: object, log: Any, **__: object) -> Ended:
+        for line in ("a warning", '{"version": "3"}', "another warning"):
+            log(line)
+        return Ended(0, ("a warning", "another warning"))
+
+    monkeypatch.setattr(retrain, "run_streamed", command)
+    monkeypatch.setattr(retrain, "get_run_logger", lambda: logging.getLogger("test"))
+    assert retrain.ask("champion", [], root) == ['{"version": "3"}']
