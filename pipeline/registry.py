@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 _LONGEST_TAG = 5000
-CARRIED = ("detector.onnx", "detector.int8.onnx", "deploy.json", "weights.safetensors", "model.json", "training.json")
+CARRIED = (
+    *("detector.onnx", "detector.int8.onnx", "deploy.json"),
+    *("weights.safetensors", "model.json", "training.json", "pictures.json"),
+)
 """Files of models/onnx and models/detector that a version brings along."""
 AUDIT = "audit."
 """Begins the names of the registered model's tags that keep its moves: everybody who sees the model on the server sees them."""

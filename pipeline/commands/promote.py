@@ -123,17 +123,20 @@ def compared(
     challenger: Registered, champion: Registered | None, place: Path | None, chosen: "Settings", layout: Layout
 ) -> tuple[list["Measured"], "Decision"]:
     """Both detectors on the same pictures, the challenger first, and what the rules say."""
-    from dataclasses import replace
-
     from pipeline.data.dataset import open_dataset
     from pipeline.files import read_json
     from pipeline.promotion.measured import measure_file, slices_of, task_of
-    from pipeline.promotion.rules import Rule, judge, judge_first
+    from pipeline.promotion.rules import Rule, decided, judge, judge_first
+    from pipeline.promotion.unseen import unseen
     from pipeline.registry import ROLLED_BACK
 
     cfg, gate = chosen.retrain, chosen.export.gate
     dataset = open_dataset(layout.validated)
-    split = dataset.split(chosen.evaluate.split)
+    trained = {f"challenger {challenger.version}": layout.detector}
+    if champion is not None and place is not None:
+        trained[f"champion {champion.version}"] = place
+    left = unseen(dataset.split(chosen.evaluate.split), trained)
+    split = left.split
     deploy = read_json(layout.onnx / "deploy.json")
     assert isinstance(deploy, dict)
     task, threads, batch = task_of(deploy), chosen.compute.threads_each(), chosen.export.batch
@@ -145,12 +148,11 @@ def compared(
         old = measure_file(f"champion {champion.version}", place, dataset, split, task, threads, batch)
         measured.append(old)
         decision = judge(old, new, slices_of(split), areas(dataset, split, task), cfg, gate, chosen.seed)
+    rules = [*decision.rules, left.rule(int(new.matches.truths_KI.sum()), cfg.least_truths)]
     if ROLLED_BACK in challenger.tags and not cfg.force:
-        barred = Rule(
-            "rolled back", False, f"taken out of service: {challenger.tags[ROLLED_BACK]}", "retrain.force=true lets it in"
-        )
-        decision = replace(decision, promoted=False, rules=(*decision.rules, barred))
-    return measured, decision
+        told = f"taken out of service: {challenger.tags[ROLLED_BACK]}"
+        rules.append(Rule("rolled back", False, told, "retrain.force=true lets it in"))
+    return measured, decided(rules, decision.difference, decision.classes, decision.slices)
 
 
 def areas(dataset: "Dataset", split: "Split", task: "Task") -> "Floats":
