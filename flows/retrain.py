@@ -1,12 +1,14 @@
 """Retraining as a Prefect flow: new data in, a challenger trained, held against the champion, promoted only by the rules.
 
 `python -m flows.retrain [overrides]` runs it here; deployments (prefect.yaml) run it by cron, by the events `dataset.changed` and
-`dataset.drifted`, or by hand. A run that finds no new data, and one whose challenger is refused, complete and say so.
+`dataset.drifted`, or by hand. A run that finds no new data, and one whose challenger is refused, complete and say so; the next
+one on the same data does not train and compare it again.
 """
 
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +29,16 @@ from flows.repro import CHECKOUT, cause, child_environment
 from flows.workspace import Workspace, require_source
 from pipeline import settings
 from pipeline.errors import ConfigError, UserError
-from pipeline.files import read_json
-from pipeline.layout import Layout
+from pipeline.files import digest_bytes, read_json, write_json
+from pipeline.layout import Layout, home
 from pipeline.process import run_streamed
 from pipeline.promotion.markdown import decision_markdown
 
 USAGE = """usage: python -m flows.retrain [overrides]
 
 Ingests and checks the data; when it is not what the champion was trained on, trains a challenger, exports it, and holds it
-against the champion by the rules of retrain.* (conf/retrain). With overrides it works in a git worktree of its own."""
+against the champion by the rules of retrain.* (conf/retrain). What was refused is tried again when data, settings or champion
+changed, or with retrain.force=true. With overrides it works in a git worktree of its own."""
 
 
 @flow(name="retrain", persist_result=False)
@@ -76,19 +79,47 @@ def retrain_in(place: Workspace, champion: dict[str, str] | None) -> State[Any]:
         told = f"no new data since the champion (version {champion['version']}) was trained: digest {digest}"
         get_run_logger().info(told)
         return Completed(name="NothingNew", message=told)
+    before = outcome_file(place, champion)
+    if before.exists() and not place.config.retrain.force:
+        kept = read_json(before)
+        told = kept["message"] if isinstance(kept, dict) else ""
+        told = f"the same data, settings and champion as before, and the answer then was: {told}\n  retrain.force=true asks again"
+        get_run_logger().info(told)
+        return Completed(name="NothingNew", message=told)
     run_line(place)
     report = layout.reports("retrain") / "decision.json"
     report.unlink(missing_ok=True)
     told = ask("promote", [], place.root)[-1]
     if not report.exists():
+        write_json(before, {"message": told})
         return Completed(name="NothingNew", message=told)
     decision = read_json(report)
     assert isinstance(decision, dict)
+    if not decision["promoted"]:
+        write_json(before, {"message": told})
     create_markdown_artifact(
         decision_markdown(decision), key="decision", description="The challenger against the champion, by the rules"
     )
     get_run_logger().info(told)
     return Completed(name="Promoted" if decision["promoted"] else "Refused", message=told)
+
+
+def outcome_file(place: Workspace, champion: dict[str, str] | None) -> Path:
+    """Where a checkout keeps that a challenger was not promoted, by all that the answer depends on.
+
+    That is: the checked data, the settings of the stages and of the rules, the code, and the champion.
+    """
+    layout, config = Layout(place.root), place.config
+    data = [layout.validated / "dataset.json"]  # with a digest of labels and pictures
+    stages = ("train", "evaluate", "quantize", "export")
+    parts = [settings.stage_config(stage, config, layout).digest(data) for stage in stages]
+    parts += [
+        json.dumps(asdict(replace(config.retrain, force=False)), sort_keys=True),
+        config.tracking.uri,
+        config.tracking.model,
+    ]
+    parts += [champion["version"], champion.get("digest", "")] if champion is not None else []
+    return Layout(home(place.root)).work("retrain") / f"{digest_bytes('|'.join(parts).encode())}.json"
 
 
 def ask(command: str, words: Sequence[str], root: Path) -> list[str]:

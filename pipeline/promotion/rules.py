@@ -119,7 +119,7 @@ def no_drop(name: str, rows: Sequence[Row], most: float, setting: str, least: in
 
 
 def no_class_gone(champion: Measured, challenger: Measured, most: float) -> Rule:
-    """The challenger knows all classes of the champion: one that the data no longer names cannot be measured, and is lost whole."""
+    """The challenger knows all classes of the champion. One that the data no longer names cannot be measured: all of it is lost."""
     known = set(challenger.deploy.get("classes", ()))
     gone = [name for name in champion.deploy.get("classes", ()) if name not in known]
     figure = f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone" if gone else "all of the champion's are there"
@@ -135,10 +135,11 @@ def of_the_files(challenger: Measured, cfg: RetrainConfig, gate: Gate) -> list[R
 
     # INT8 as the exporting host ran it, and with every product exact: what another host does counts as much.
     exact = ["int8_exact"] if "int8_exact" in parity else []
-    losses = {"onnx": abs(ap("torch") - ap("onnx")), "int8": float(np.max([ap("torch") - ap(name) for name in ("int8", *exact)]))}
+    onnx = abs(ap("torch") - ap("onnx"))
+    int8 = float(np.max([ap("torch") - ap(name) for name in ("int8", *exact)]))  # NaN, what was never measured, stays NaN
     rules = [
-        Rule(f"{name} gate", bool(losses[name] <= limit), f"loses {losses[name]:.4f} AP", f"export.gate.{setting} allows {limit:g}")
-        for name, limit, setting in (("onnx", gate.fp32_ap, "fp32_ap"), ("int8", gate.int8_ap, "int8_ap"))
+        Rule(f"{name} gate", bool(lost <= limit), f"loses {lost:.4f} AP", f"export.gate.{setting} allows {limit:g}")
+        for name, setting, limit, lost in (("onnx", "fp32_ap", gate.fp32_ap, onnx), ("int8", "int8_ap", gate.int8_ap, int8))
     ]
     limit_ms = cfg.latency_ms
     within = limit_ms is None or challenger.milliseconds <= limit_ms

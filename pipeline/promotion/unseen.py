@@ -29,9 +29,13 @@ class Unseen:
 
     def rule(self, labels: int, least: int) -> Rule:
         """That enough is left to judge by: `labels` of them, and `least` are needed."""
-        told = f"{labels} labels on {len(self.split.images)} pictures; {self.left_out} that a detector was trained on are left out"
+        told = (
+            f"{labels} labels on {len(self.split.images)} pictures; {self.left_out} that a detector was trained on are left out"
+        )
         if self.untold:
-            told += f"; {' and '.join(self.untold)} was registered before this was kept, so its training pictures may be among them"
+            told += (
+                f"; {' and '.join(self.untold)} was registered before this was kept, so its training pictures may be among them"
+            )
         return Rule("unseen pictures", labels >= least, told, f"must be at least retrain.least_truths={least} labels")
 
 
@@ -43,7 +47,8 @@ def unseen(split: Split, detectors: Mapping[str, Path]) -> Unseen:
     seen_I = np.array([path.is_file() and digest_file(path) in known for path in paths], np.bool_)
     if seen_I.all():
         raise UserError(
-            f"retrain: no picture of {split.name} is left to compare {' with '.join(detectors)} on: they were trained on all of them\n"
+            f"retrain: no picture of {split.name} is left to compare {' with '.join(detectors)} on:"
+            " each was trained on by one of them\n"
             "  give pictures that were never trained on to validation, or keep the split as it was (dataset.split)"
         )
     untold = tuple(name for name, pictures in learnt.items() if pictures is None)

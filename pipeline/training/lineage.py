@@ -19,7 +19,7 @@ def save_pictures(folder: Path, train: Split, weights: str | None) -> None:
 
 
 def learnt_by(folder: Path) -> frozenset[str] | None:
-    """Digests of the pictures that the detector in `folder` has learnt from; None where it does not say. DataError for nonsense."""
+    """Digests of the pictures that the detector in `folder` has learnt from; None where it does not say."""
     file = folder / PICTURES
     if not file.exists():
         return None

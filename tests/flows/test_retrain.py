@@ -88,6 +88,30 @@ def test_what_a_run_does_and_how_it_ends(
     )
 
 
+def test_what_was_refused_is_not_trained_again_until_something_changes(root, tmp_path, monkeypatch) -> None:
+    def again(champion: dict[str, str] | None, force: bool = False, promoted: bool = False) -> tuple[str, str, bool]:
+        state, seen, _ = run(root, tmp_path, monkeypatch, champion, promoted, force)
+        return state.name, state.message, "line" in seen
+
+    assert again(OLD) == ("Refused", "the last line", True)
+    name, message, trained = again(OLD)
+    assert (name, trained) == ("NothingNew", False)
+    assert "the answer then was: the last line" in message and "retrain.force=true" in message
+    assert again(OLD, force=True) == ("Refused", "the last line", True)
+    assert again(OLD | {"version": "4"}) == ("Refused", "the last line", True)  # another champion to be held against
+    assert again(None)[2] and not again(None)[2]
+    with monkeypatch.context() as patch:  # other settings of a stage, and of the rules
+        for words in (["train.steps=7"], ["retrain.margin=0.1"]):
+            chosen = settings.load(words, root)
+            patch.setattr(settings, "load", lambda *_, chosen=chosen: chosen)
+            assert again(OLD)[2]
+
+
+def test_a_promoted_challenger_leaves_no_refusal(root, tmp_path, monkeypatch) -> None:
+    assert run(root, tmp_path, monkeypatch, OLD, True, False)[0].name == "Promoted"
+    assert not list(tmp_path.glob("work/retrain/*.json"))
+
+
 def test_a_changed_dataset_is_told_and_a_deaf_server_costs_no_run(root, tmp_path, monkeypatch, caplog) -> None:
     layout, told = Layout(tmp_path), list[Any]()
     monkeypatch.setattr(line, "get_run_logger", lambda: logging.getLogger("test"))
@@ -138,8 +162,8 @@ def test_what_a_library_says_on_standard_error_is_no_answer(root, monkeypatch) -
     """The answer is the command's last line on standard output, whatever is said around it."""
 
     def command(_: object, log: Any, **__: object) -> Ended:
-        for line in ("a warning", '{"version": "3"}', "another warning"):
-            log(line)
+        for said in ("a warning", '{"version": "3"}', "another warning"):
+            log(said)
         return Ended(0, ("a warning", "another warning"))
 
     monkeypatch.setattr(retrain, "run_streamed", command)
