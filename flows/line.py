@@ -33,7 +33,7 @@ from pipeline.data.fetching import record_source
 from pipeline.errors import ConfigError, UserError
 from pipeline.events import CHANGED, RESOURCE, emit
 from pipeline.files import digest_file, locked, read_json
-from pipeline.layout import Layout
+from pipeline.layout import Layout, home
 from pipeline.process import run_streamed
 
 USAGE = """usage: python -m flows.line [--multirun] [overrides]
@@ -109,7 +109,7 @@ def run_line(place: Workspace) -> Summary:
     outcomes: dict[str, Outcome] = {}
     with flow_tracking(place, outcomes) as run:
         for stage in STAGES:
-            before = dataset_digest(layout)
+            before = digest_before(place.root)
             outcomes[stage] = bring_up_to_date(stage, place, run)
             if stage == "ingest" and dataset_digest(layout) != before:
                 tell_of_change(place)
@@ -135,6 +135,11 @@ def dataset_digest(layout: Layout) -> str | None:
     place = layout.dataset / "dataset.json"
     content = read_json(place) if place.exists() else None
     return str(content["digest"]) if isinstance(content, dict) and "digest" in content else None
+
+
+def digest_before(root: Path) -> str | None:
+    """Digest of what the data was until now: a new worktree has none, and goes by its checkout's."""
+    return dataset_digest(Layout(root)) or dataset_digest(Layout(home(root)))
 
 
 def tell_of_change(place: Workspace) -> None:

@@ -119,7 +119,7 @@ def no_drop(name: str, rows: Sequence[Row], most: float, setting: str, least: in
 
 
 def no_class_gone(champion: Measured, challenger: Measured, most: float) -> Rule:
-    """The challenger knows all classes of the champion. One that the data no longer names cannot be measured: all of it is lost."""
+    """The challenger knows all classes of the champion: one that the data no longer names cannot be measured, and is lost."""
     known = set(challenger.deploy.get("classes", ()))
     gone = [name for name in champion.deploy.get("classes", ()) if name not in known]
     figure = f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone" if gone else "all of the champion's are there"

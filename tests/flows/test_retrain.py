@@ -133,6 +133,18 @@ def test_a_changed_dataset_is_told_and_a_deaf_server_costs_no_run(root, tmp_path
     assert "nobody hears" in caplog.text
 
 
+def test_a_run_in_a_new_worktree_on_the_same_data_tells_of_no_change(tmp_path: Path) -> None:
+    """It starts without data: that is no change, and must not start a retraining."""
+    run = tmp_path / "work/runs/one"
+    run.mkdir(parents=True)
+    (run / ".git").write_text("gitdir: elsewhere")
+    assert line.digest_before(run) is None
+    write_json(tmp_path / "data/dataset/dataset.json", {"digest": "the checkout's"})
+    assert line.digest_before(run) == "the checkout's"
+    write_json(run / "data/dataset/dataset.json", {"digest": "its own"})
+    assert line.digest_before(run) == "its own"
+
+
 def test_without_tracking_nothing_can_be_promoted(root, monkeypatch, capsys) -> None:
     from pipeline.errors import ConfigError
 
