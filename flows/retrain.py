@@ -26,11 +26,12 @@ from prefect.states import Completed, Failed
 from flows.command import as_command
 from flows.line import bring_up_to_date, own_settings, run_line, workspace
 from flows.repro import CHECKOUT, cause, child_environment
-from flows.workspace import Workspace, require_source
+from flows.workspace import Workspace, discard, require_source
 from pipeline import settings
 from pipeline.errors import ConfigError, UserError
 from pipeline.files import digest_bytes, read_json, write_json
 from pipeline.layout import Layout, home
+from pipeline.overrides import as_text
 from pipeline.process import run_streamed
 from pipeline.promotion.markdown import decision_markdown
 
@@ -51,9 +52,8 @@ def retrain(overrides: list[str] | None = None, why: str = "by hand") -> State[A
         champion = json.loads(known[-1])
         chosen = chosen_settings(words)
         if champion is not None and chosen.retrain.start == "champion":
-            words.append(
-                f"model.weights={json.loads(ask('champion', [*words, '--fetch'], CHECKOUT)[-1])['folder']}/weights.safetensors"
-            )
+            fetched = json.loads(ask("champion", [*words, "--fetch"], CHECKOUT)[-1])
+            words.append(f"model.weights={as_text(fetched['folder'] + '/weights.safetensors')}")
         with workspace(words) as place:
             return retrain_in(place, champion)
     except UserError as error:
@@ -77,15 +77,13 @@ def retrain_in(place: Workspace, champion: dict[str, str] | None) -> State[Any]:
     digest = str(content["digest"]) if isinstance(content, dict) else ""
     if champion is not None and champion.get("validated.digest") == digest and not place.config.retrain.force:
         told = f"no new data since the champion (version {champion['version']}) was trained: digest {digest}"
-        get_run_logger().info(told)
-        return Completed(name="NothingNew", message=told)
+        return nothing_new(place, told)
     before = outcome_file(place, champion)
     if before.exists() and not place.config.retrain.force:
         kept = read_json(before)
         told = kept["message"] if isinstance(kept, dict) else ""
         told = f"the same data, settings and champion as before, and the answer then was: {told}\n  retrain.force=true asks again"
-        get_run_logger().info(told)
-        return Completed(name="NothingNew", message=told)
+        return nothing_new(place, told)
     run_line(place)
     report = layout.reports("retrain") / "decision.json"
     report.unlink(missing_ok=True)
@@ -102,6 +100,13 @@ def retrain_in(place: Workspace, champion: dict[str, str] | None) -> State[Any]:
     )
     get_run_logger().info(told)
     return Completed(name="Promoted" if decision["promoted"] else "Refused", message=told)
+
+
+def nothing_new(place: Workspace, told: str) -> State[Any]:
+    """The end of a run that had nothing to train; a worktree of its own goes: triggers would pile them up."""
+    get_run_logger().info(told)
+    discard(place, CHECKOUT)
+    return Completed(name="NothingNew", message=told)
 
 
 def outcome_file(place: Workspace, champion: dict[str, str] | None) -> Path:

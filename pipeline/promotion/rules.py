@@ -122,7 +122,7 @@ def no_class_gone(champion: Measured, challenger: Measured, most: float) -> Rule
     """The challenger knows all classes of the champion: one that the data no longer names cannot be measured, and is lost."""
     known = set(challenger.deploy.get("classes", ()))
     gone = [name for name in champion.deploy.get("classes", ()) if name not in known]
-    figure = f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone" if gone else "all of the champion's are there"
+    figure = f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone" if gone else "no class of the champion is missing"
     return Rule("known classes", not gone or most >= 1, figure, f"one that goes loses all its AP: retrain.class_drop={most:g}")
 
 

@@ -100,11 +100,10 @@ def test_what_was_refused_is_not_trained_again_until_something_changes(root, tmp
     assert again(OLD, force=True) == ("Refused", "the last line", True)
     assert again(OLD | {"version": "4"}) == ("Refused", "the last line", True)  # another champion to be held against
     assert again(None)[2] and not again(None)[2]
-    with monkeypatch.context() as patch:  # other settings of a stage, and of the rules
-        for words in (["train.steps=7"], ["retrain.margin=0.1"]):
-            chosen = settings.load(words, root)
+    for chosen in (settings.load(["train.steps=7"], root), settings.load(["retrain.margin=0.1"], root)):
+        with monkeypatch.context() as patch:  # other settings of a stage, and of the rules
             patch.setattr(settings, "load", lambda *_, chosen=chosen: chosen)
-            assert again(OLD)[2]
+            assert again(OLD)[2] and not again(OLD)[2]
 
 
 def test_a_promoted_challenger_leaves_no_refusal(root, tmp_path, monkeypatch) -> None:
@@ -152,6 +151,22 @@ def test_without_tracking_nothing_can_be_promoted(root, monkeypatch, capsys) -> 
         retrain.chosen_settings(["tracking=off"])
     assert retrain.main(["retrain.confidence=2"]) == 2
     assert "retrain.confidence" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["/work/champion/3-ab", "/my, sets/(a)=b/3-ab"])
+def test_a_challenger_begins_with_the_champions_weights_wherever_the_checkout_lies(root, monkeypatch, place: str) -> None:
+    words: list[list[str]] = []
+
+    def stop(given: list[str]) -> None:
+        words.append(given)
+        raise UserError("far enough")
+
+    monkeypatch.setattr(retrain, "get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr(retrain, "ask", lambda *_: [json.dumps({"version": "3", "folder": place})])
+    monkeypatch.setattr(retrain, "workspace", stop)
+    assert retrain.retrain.fn(["retrain.start=champion"]).message == "far enough"
+    [given] = words
+    assert settings.check(settings.compose(given, root)).model.weights == f"{place}/weights.safetensors"
 
 
 def test_the_deployments_listen_to_what_is_told(root) -> None:
