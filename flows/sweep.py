@@ -93,6 +93,11 @@ def checked(overrides: Sequence[str]) -> settings.Settings:
             todo = "would make other data; choose it first: python -m pipeline config OVERRIDES"
             raise ConfigError(name, None, todo)
     require_source(chosen.dataset.source, CHECKOUT)
+    if chosen.sweep.metric.partition("/")[0] not in chosen.model.tasks:  # every trial would find that out after its training
+        todo = (
+            f"is not measured of this model; a figure begins with one of {', '.join(f'{task}/' for task in chosen.model.tasks)}"
+        )
+        raise ConfigError("sweep.metric", chosen.sweep.metric, todo)
     for name, parameter in chosen.sweep.space.items():
         whole = int if not isinstance(parameter, Choice) and parameter.kind == "int" else float
         ends = parameter.choices if isinstance(parameter, Choice) else (whole(parameter.low), whole(parameter.high))

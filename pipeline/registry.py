@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -156,10 +157,31 @@ def history(client: "MlflowClient", model: str) -> list[Move]:
 def previous(client: "MlflowClient", model: str, alias: str) -> str | None:
     """The version that was the champion before the present one was promoted; None without one."""
     current = version_at(client, model, alias)
-    if current is None:
-        return None
-    moves = [one for one in history(client, model) if one.action == "promote" and one.version == str(current.version)]
-    return moves[-1].before if moves else None
+    return None if current is None else before_it(history(client, model), str(current.version))
+
+
+def before_it(moves: Sequence[Move], current: str) -> str | None:
+    """The champion before `current` by the log: a promotion lays a version on top of the one before, a rollback takes it off.
+
+    What the log says and the alias did not follow, and what moved the alias without the log, shows in the next entry's `before`.
+    """
+    stack: list[str] = []
+
+    def settle(version: str | None) -> None:
+        if version in stack:
+            while stack[-1] != version:
+                stack.pop()
+        elif version is not None:
+            stack.append(version)
+
+    for one in moves:
+        settle(one.before)
+        if one.action == "promote":
+            stack.append(one.version)
+        else:
+            settle(one.version)
+    settle(current)
+    return stack[-2] if len(stack) > 1 else None
 
 
 def _user() -> str:

@@ -86,6 +86,27 @@ def test_moves_are_kept_and_lead_back(store, monkeypatch: pytest.MonkeyPatch) ->
     assert all(one.who and one.time for one in registry.history(client, MODEL))
 
 
+@pytest.mark.parametrize(
+    "moves, current, expected",
+    [
+        ("", "1", None),
+        ("p-1 p12 p23", "3", "2"),
+        ("p-1 p12 p23 r32", "2", "1"),
+        ("p-1 p12 p23 r32 r21", "1", None),
+        ("p-1 p12 p21", "1", "2"),  # let in again by force
+        ("p-1 p12 p21 r12 r21", "1", None),  # and not round and round
+        ("p-1 p12 p23", "2", "1"),  # killed before the alias moved
+        ("p-1 p12 p23 p24", "4", "2"),
+        ("p-1 p72", "2", "7"),  # somebody had moved the alias by hand
+        ("p-1", "7", "1"),
+    ],
+)
+def test_the_champion_before_by_the_log(moves: str, current: str, expected: str | None) -> None:
+    names = {"p": "promote", "r": "rollback"}
+    log = [registry.Move("", names[a], after, None if before == "-" else before, "", "") for a, before, after in moves.split()]
+    assert registry.before_it(log, current) == expected
+
+
 def test_a_registry_that_does_not_answer_is_not_one_without_a_champion(store) -> None:
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
