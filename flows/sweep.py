@@ -1,7 +1,8 @@
 """Hyperparameter search as a Prefect flow: workers train and evaluate trials of one Optuna study, side by side.
 
 `python -m flows.sweep [overrides]` searches what conf/sweep says, on this checkout's data. A study of that name goes on where it
-stands. Exit 0 when it went well; 1 with one message when no trial finished; 2 when a setting is wrong.
+stands, as long as the data is the same. Exit 0 when it went well; 1 with one message when no trial finished; 2 when a setting is
+wrong.
 """
 
 import shlex
@@ -30,6 +31,7 @@ from flows.repro import CHECKOUT, child_environment
 from flows.stage import run_stage
 from flows.workspace import require_source
 from pipeline import settings, tracking
+from pipeline.data.dataset import written_digest
 from pipeline.data.fetching import record_source
 from pipeline.errors import ConfigError, UserError
 from pipeline.files import locked
@@ -91,6 +93,11 @@ def checked(overrides: Sequence[str]) -> settings.Settings:
             todo = "would make other data; choose it first: python -m pipeline config OVERRIDES"
             raise ConfigError(name, None, todo)
     require_source(chosen.dataset.source, CHECKOUT)
+    if chosen.sweep.metric.partition("/")[0] not in chosen.model.tasks:  # every trial would find that out after its training
+        todo = (
+            f"is not measured of this model; a figure begins with one of {', '.join(f'{task}/' for task in chosen.model.tasks)}"
+        )
+        raise ConfigError("sweep.metric", chosen.sweep.metric, todo)
     for name, parameter in chosen.sweep.space.items():
         whole = int if not isinstance(parameter, Choice) and parameter.kind == "int" else float
         ends = parameter.choices if isinstance(parameter, Choice) else (whole(parameter.low), whole(parameter.high))
@@ -114,7 +121,7 @@ def search(base: list[str], overrides: list[str], chosen: settings.Settings) -> 
     """Workers until the study has its trials; then the report and the best overrides."""
     own = [word for word in base if not word.startswith(("sweep", "compute", "tracking"))]
     study = studies.open_study(chosen.sweep, CHECKOUT, chosen.seed)
-    studies.require_same(study, chosen.sweep, own)
+    studies.require_same(study, chosen.sweep, own, written_digest(Layout(CHECKOUT).validated))
     with parent_run(chosen, study) as run:
         extra = {tracking.RUN_ID: run.run_id} if run is not None and run.run_id else {}
         commands = [

@@ -144,6 +144,13 @@ def keep(place: Workspace, message: str) -> str:
     return commit
 
 
+def discard(place: Workspace, checkout: Path) -> None:
+    """Clear away the worktree and the branch of a run that made nothing; the checkout itself is no such place."""
+    if place.branch is not None:
+        git(checkout, "worktree", "remove", "--force", str(place.root))
+        git(checkout, "branch", "--quiet", "-D", place.branch)
+
+
 def identity(root: Path) -> tuple[str, ...]:
     """Options that name an author when the user has told git none."""
     try:

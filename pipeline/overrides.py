@@ -10,9 +10,14 @@ def quoted(override: str) -> str:
     key, separator, value = override.partition("=")
     if key != "dataset.source" or not separator or value[:1] in ('"', "'"):
         return override
+    return f"{key}={as_text(value)}"
+
+
+def as_text(value: str) -> str:
+    """`value` in Hydra's quotes: any path is a value then."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)  # in Hydra's quotes backslashes count only before a quote
     closed = re.sub(r"(\\+)$", r"\1\1", escaped)
-    return f"{key}='{closed}'"
+    return f"'{closed}'"
 
 
 def merged(own: Sequence[str], overrides: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 _LONGEST_TAG = 5000
-CARRIED = ("detector.onnx", "detector.int8.onnx", "deploy.json", "weights.safetensors", "model.json", "training.json")
+CARRIED = (
+    *("detector.onnx", "detector.int8.onnx", "deploy.json"),
+    *("weights.safetensors", "model.json", "training.json", "pictures.json"),
+)
 """Files of models/onnx and models/detector that a version brings along."""
 AUDIT = "audit."
 """Begins the names of the registered model's tags that keep its moves: everybody who sees the model on the server sees them."""
@@ -115,19 +119,27 @@ class Move:
     why: str
 
 
-def move(client: "MlflowClient", model: str, alias: str, version: str, action: str, why: str) -> Move:
-    """Let `alias` name `version`, and keep who did that, when and why as a tag of the registered model.
+def move(client: "MlflowClient", model: str, alias: str, before: str | None, version: str, action: str, why: str) -> Move:
+    """Let `alias` name `version` in the place of `before`, and keep who did that, when and why as a tag of the registered model.
 
     The tag is written first: killed in between, the alias still names the old version, and an entry that the alias does not
-    follow is not counted by `previous`. So there is a champion at any moment.
+    follow is not counted by `previous`. So there is a champion at any moment. UserError when the alias no longer names `before`:
+    what was decided about that version says nothing of another. MLflow cannot compare and set in one step, so two moves within
+    the same moment can still cross.
     """
     current = version_at(client, model, alias)
+    there = None if current is None else str(current.version)
+    if there != before:
+        raise UserError(
+            f"models:/{model}@{alias} became version {there or 'none'} meanwhile, it was {before or 'none'}: nothing was moved\n"
+            "  give the same command again: it looks at the one that is there now"
+        )
     now = datetime.now(UTC)
     entry = Move(
         time=now.isoformat(timespec="seconds"),
         action=action,
         version=version,
-        before=None if current is None else str(current.version),
+        before=before,
         who=f"{_user()}@{platform.node()}",
         why=why[:_LONGEST_WHY],
     )
@@ -145,10 +157,31 @@ def history(client: "MlflowClient", model: str) -> list[Move]:
 def previous(client: "MlflowClient", model: str, alias: str) -> str | None:
     """The version that was the champion before the present one was promoted; None without one."""
     current = version_at(client, model, alias)
-    if current is None:
-        return None
-    moves = [one for one in history(client, model) if one.action == "promote" and one.version == str(current.version)]
-    return moves[-1].before if moves else None
+    return None if current is None else before_it(history(client, model), str(current.version))
+
+
+def before_it(moves: Sequence[Move], current: str) -> str | None:
+    """The champion before `current` by the log: a promotion lays a version on top of the one before, a rollback takes it off.
+
+    What the log says and the alias did not follow, and what moved the alias without the log, shows in the next entry's `before`.
+    """
+    stack: list[str] = []
+
+    def settle(version: str | None) -> None:
+        if version in stack:
+            while stack[-1] != version:
+                stack.pop()
+        elif version is not None:
+            stack.append(version)
+
+    for one in moves:
+        settle(one.before)
+        if one.action == "promote":
+            stack.append(one.version)
+        else:
+            settle(one.version)
+    settle(current)
+    return stack[-2] if len(stack) > 1 else None
 
 
 def _user() -> str:

@@ -43,11 +43,12 @@ def run(arguments: Sequence[str]) -> None:
     uri = tracking.absolute_uri(chosen.tracking.uri, layout.root)
     client = MlflowClient(uri, uri)
     with tracking.stage_run("retrain", chosen, layout):
-        decide(client, uri, chosen, layout)
+        told = decide(client, uri, chosen, layout)
+    print(told)
 
 
-def decide(client: "MlflowClient", uri: str, chosen: "Settings", layout: Layout) -> None:
-    """Compare, write the report, and move the alias when every rule holds."""
+def decide(client: "MlflowClient", uri: str, chosen: "Settings", layout: Layout) -> str:
+    """Compare, write the report, and move the alias when every rule holds; what was decided, in a line."""
     from pipeline import registry
     from pipeline.files import staged, write_json
     from pipeline.promotion.page import decision_page
@@ -55,8 +56,7 @@ def decide(client: "MlflowClient", uri: str, chosen: "Settings", layout: Layout)
     model, alias = chosen.tracking.model, chosen.retrain.alias
     challenger, champion = found(client, chosen, layout)
     if champion is not None and champion.version == challenger.version:
-        print(f"models:/{model}@{alias} is this detector already (version {challenger.version}): there is nothing to compare")
-        return
+        return f"models:/{model}@{alias} is this detector already (version {challenger.version}): there is nothing to compare"
     place = None
     if champion is not None:
         place = registry.fetch(uri, model, champion.version, champion_folder(layout, champion))
@@ -67,10 +67,11 @@ def decide(client: "MlflowClient", uri: str, chosen: "Settings", layout: Layout)
         write_json(out / "metrics.json", figures(decision, measured))
         decision_page(decision, measured, chosen.retrain).write(out / "index.html")
     told = f"{names[0]} {'is the champion' if decision.promoted else 'is refused'}: {decision.reason}"
-    client.set_model_version_tag(model, challenger.version, "decision", told[:5000])
     if decision.promoted:
-        registry.move(client, model, alias, challenger.version, "promote", decision.rules[0].figure)
-    print(told)
+        before = None if champion is None else champion.version
+        registry.move(client, model, alias, before, challenger.version, "promote", decision.rules[0].figure)
+    client.set_model_version_tag(model, challenger.version, "decision", told[:5000])
+    return told
 
 
 def found(client: "MlflowClient", chosen: "Settings", layout: Layout) -> tuple[Registered, Registered | None]:
@@ -84,11 +85,33 @@ def found(client: "MlflowClient", chosen: "Settings", layout: Layout) -> tuple[R
         raise UserError(f"{file}: no such file\n  {LINE}")
     own = registry.versions_of(client, model, digest_file(file))
     if not own:
-        raise UserError(f"{file}: is no version of models:/{model} yet\n  {LINE}")
+        register(chosen, layout)
+        own = registry.versions_of(client, model, digest_file(file))
+    if not own:
+        raise UserError(f"{file}: could not be registered as a version of models:/{model}; the lines above say why")
     current = registry.version_at(client, model, alias)
     champion = None if current is None else Registered(str(current.version), dict(current.tags))
     tags = {name: value for one in own for name, value in one.tags.items()}  # the same file may have been rolled back before
     return Registered(str(own[-1].version), tags), champion
+
+
+def register(chosen: "Settings", layout: Layout) -> None:
+    """Make models/onnx a version, by a run of its own: the line that made it was not tracked, or was killed before it could.
+
+    The line itself would do nothing more: its stages are up to date. UserError when data/validated is not what it was trained on.
+    """
+    from pipeline import tracking
+    from pipeline.data.dataset import written_digest
+    from pipeline.files import read_json
+
+    training = read_json(layout.detector / "training.json")
+    if not isinstance(training, dict) or training.get("data") != written_digest(layout.validated):
+        raise UserError(f"{layout.detector}: was not trained on what {layout.validated} holds\n  {LINE}")
+    run = tracking.Recorder(chosen.tracking, layout.root)
+    run.open(name="export")
+    tracking.start_run(run, chosen, layout)
+    tracking.record_stage(run, "export", layout)
+    run.close()
 
 
 def champion_folder(layout: Layout, champion: Registered) -> Path:
@@ -100,17 +123,20 @@ def compared(
     challenger: Registered, champion: Registered | None, place: Path | None, chosen: "Settings", layout: Layout
 ) -> tuple[list["Measured"], "Decision"]:
     """Both detectors on the same pictures, the challenger first, and what the rules say."""
-    from dataclasses import replace
-
     from pipeline.data.dataset import open_dataset
     from pipeline.files import read_json
     from pipeline.promotion.measured import measure_file, slices_of, task_of
-    from pipeline.promotion.rules import Rule, judge, judge_first
+    from pipeline.promotion.rules import Rule, decided, judge, judge_first
+    from pipeline.promotion.unseen import unseen
     from pipeline.registry import ROLLED_BACK
 
     cfg, gate = chosen.retrain, chosen.export.gate
     dataset = open_dataset(layout.validated)
-    split = dataset.split(chosen.evaluate.split)
+    trained = {f"challenger {challenger.version}": layout.detector}
+    if champion is not None and place is not None:
+        trained[f"champion {champion.version}"] = place
+    left = unseen(dataset.split(chosen.evaluate.split), trained)
+    split = left.split
     deploy = read_json(layout.onnx / "deploy.json")
     assert isinstance(deploy, dict)
     task, threads, batch = task_of(deploy), chosen.compute.threads_each(), chosen.export.batch
@@ -122,12 +148,11 @@ def compared(
         old = measure_file(f"champion {champion.version}", place, dataset, split, task, threads, batch)
         measured.append(old)
         decision = judge(old, new, slices_of(split), areas(dataset, split, task), cfg, gate, chosen.seed)
+    rules = [*decision.rules, left.rule(int(new.matches.truths_KI.sum()), cfg.least_truths)]
     if ROLLED_BACK in challenger.tags and not cfg.force:
-        barred = Rule(
-            "rolled back", False, f"taken out of service: {challenger.tags[ROLLED_BACK]}", "retrain.force=true lets it in"
-        )
-        decision = replace(decision, promoted=False, rules=(*decision.rules, barred))
-    return measured, decision
+        told = f"taken out of service: {challenger.tags[ROLLED_BACK]}"
+        rules.append(Rule("rolled back", False, told, "retrain.force=true lets it in"))
+    return measured, decided(rules, decision.difference, decision.classes, decision.slices)
 
 
 def areas(dataset: "Dataset", split: "Split", task: "Task") -> "Floats":

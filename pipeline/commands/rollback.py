@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> None:
     if before is None:
         raise UserError(f"models:/{model}@{alias} is version {current.version}, and none was in service before it")
     client.set_model_version_tag(model, str(current.version), registry.ROLLED_BACK, why or "no reason given")
-    registry.move(client, model, alias, before, "rollback", why or "no reason given")
+    registry.move(client, model, alias, str(current.version), before, "rollback", why or "no reason given")
     print(f"models:/{model}@{alias} is version {before} again, no longer {current.version}")
     for one in registry.history(client, model):
         print(f"  {one.time}  {one.action:<8}  {one.before or '-'} -> {one.version}  {one.who}  {one.why}")

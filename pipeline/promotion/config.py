@@ -13,8 +13,8 @@ class RetrainConfig:
     start: Literal["champion", "scratch"]
     """What training begins with: the champion's weights, or those that `model` names."""
     force: bool
-    """Train although the data is what the champion was trained on, and let a version in that was rolled back before. The rules
-    hold all the same."""
+    """Train although the data is what the champion was trained on, or the same challenger was refused before, and let a version
+    in that was rolled back. The rules hold all the same."""
     alias: str
     """MLflow alias of the detector in service."""
     resamples: int
@@ -24,11 +24,11 @@ class RetrainConfig:
     margin: float
     """The interval's lower end must lie above this."""
     class_drop: float
-    """Most AP that any one class may lose."""
+    """Most AP that any one class may lose; a class of the champion that the data no longer names has lost all of it."""
     slice_drop: float
     """Most AP that any one slice may lose: small, medium and large objects, dark, middling and bright pictures, sources."""
     least_truths: int
-    """Classes and slices with fewer labels are shown and not judged: their AP is chance."""
+    """Classes and slices with fewer labels are shown, not judged: their AP is chance. With fewer in all, nothing is promoted."""
     floor: float
     """AP that the first champion needs, when there is none to compare with."""
     latency_ms: float | None

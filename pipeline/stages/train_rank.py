@@ -34,6 +34,7 @@ from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.device import prepare_device
 from pipeline.training.distributed import ALONE, Ranks, joined
 from pipeline.training.launch import report
+from pipeline.training.lineage import save_pictures
 from pipeline.training.loop import train
 from pipeline.training.sync_norm import sync_norms
 
@@ -100,6 +101,7 @@ def fit(cfg: TrainStage, work: Path, ranks: Ranks, show: Callable[[int, Mapping[
             categories = [described(category) for category in found]
             save_detector(out, best, cfg.model, categories, dataset.info.semantic, stuff)  # type: ignore[arg-type]
             save_training(out, asdict(cfg.train), cfg.seed, dataset.info.digest)
+            save_pictures(out, dataset.split("train"), cfg.model.weights)
         metrics = {name: value for name, value in final.items() if is_reproducible(name)}
         write_json(cfg.layout.reports("train") / "metrics.json", metrics)
     if ranks.leads and ranks.machines > 1:

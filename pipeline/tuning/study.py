@@ -62,14 +62,19 @@ def open_study(config: SweepConfig, root: Path, seed: int) -> "Study":
         raise UserError(f"sweep.storage={config.storage}: cannot be opened: {reason}\n  is the database up?") from error
 
 
-def require_same(study: "Study", config: SweepConfig, base: list[str]) -> None:
-    """ConfigError when the study was begun with another space or other settings: its trials could not be compared."""
-    setup = json.dumps([{name: asdict(one) for name, one in config.space.items()}, config.metric, base], sort_keys=True)
+def require_same(study: "Study", config: SweepConfig, base: list[str], data: str) -> None:
+    """ConfigError when the study was begun with another space, other settings or other `data` (its digest).
+
+    Its trials could not be compared.
+    """
+    setup = json.dumps([{name: asdict(one) for name, one in config.space.items()}, config.metric, base, data], sort_keys=True)
     before = study.user_attrs.get(SETUP)
     if before is None:
         study.set_user_attr(SETUP, setup)
     elif before != setup:
-        raise ConfigError("sweep.study", config.study, "was begun with another space or other settings; name a new one")
+        raise ConfigError(
+            "sweep.study", config.study, "was begun with another space, other settings or other data; name a new one"
+        )
 
 
 def suggest(trial: "Trial", space: Mapping[str, Range | Choice]) -> list[str]:

@@ -14,6 +14,7 @@ from pipeline import settings
 from pipeline.errors import UserError
 from pipeline.files import write_json
 from pipeline.layout import Layout
+from pipeline.process import Ended
 
 RULE = {"name": "better", "holds": True, "figure": "AP +0.1", "limit": "above 0"}
 
@@ -87,6 +88,29 @@ def test_what_a_run_does_and_how_it_ends(
     assert state.message == (
         "the last line" if "promote" in done else "no new data since the champion (version 3) was trained: digest new"
     )
+
+
+def test_what_was_refused_is_not_trained_again_until_something_changes(root, tmp_path, monkeypatch) -> None:
+    def again(champion: dict[str, str] | None, force: bool = False, promoted: bool = False) -> tuple[str, str, bool]:
+        state, seen, _ = run(root, tmp_path, monkeypatch, champion, promoted, force)
+        return state.name, state.message, "line" in seen
+
+    assert again(OLD) == ("Refused", "the last line", True)
+    name, message, trained = again(OLD)
+    assert (name, trained) == ("NothingNew", False)
+    assert "the answer then was: the last line" in message and "retrain.force=true" in message
+    assert again(OLD, force=True) == ("Refused", "the last line", True)
+    assert again(OLD | {"version": "4"}) == ("Refused", "the last line", True)  # another champion to be held against
+    assert again(None)[2] and not again(None)[2]
+    for chosen in (settings.load(["train.steps=7"], root), settings.load(["retrain.margin=0.1"], root)):
+        with monkeypatch.context() as patch:  # other settings of a stage, and of the rules
+            patch.setattr(settings, "load", lambda *_, chosen=chosen: chosen)
+            assert again(OLD)[2] and not again(OLD)[2]
+
+
+def test_a_promoted_challenger_leaves_no_refusal(root, tmp_path, monkeypatch) -> None:
+    assert run(root, tmp_path, monkeypatch, OLD, True, False)[0].name == "Promoted"
+    assert not list(tmp_path.glob("work/retrain/*.json"))
 
 
 def test_a_changed_dataset_is_told_and_a_deaf_server_costs_no_run(root, tmp_path, monkeypatch, caplog) -> None:
@@ -170,6 +194,22 @@ def test_without_tracking_nothing_can_be_promoted(root, monkeypatch, capsys) -> 
     assert "retrain.confidence" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["/work/champion/3-ab", "/my, sets/(a)=b/3-ab"])
+def test_a_challenger_begins_with_the_champions_weights_wherever_the_checkout_lies(root, monkeypatch, place: str) -> None:
+    words: list[list[str]] = []
+
+    def stop(given: list[str]) -> None:
+        words.append(given)
+        raise UserError("far enough")
+
+    monkeypatch.setattr(retrain, "get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr(retrain, "ask", lambda *_: [json.dumps({"version": "3", "folder": place})])
+    monkeypatch.setattr(retrain, "workspace", stop)
+    assert retrain.retrain.fn(["retrain.start=champion"]).message == "far enough"
+    [given] = words
+    assert settings.check(settings.compose(given, root)).model.weights == f"{place}/weights.safetensors"
+
+
 def test_the_deployments_listen_to_what_is_told(root) -> None:
     """The trigger's pattern and names are those that `emit` uses."""
     import fnmatch
@@ -184,3 +224,16 @@ def test_the_deployments_listen_to_what_is_told(root) -> None:
     assert fnmatch.fnmatch(f"{RESOURCE}shapes", trigger["match"]["prefect.resource.id"])
     assert [one["active"] for one in deployments["retrain"]["schedules"]] == [False]
     assert json.dumps(deployments["on-change"]["parameters"]["overrides"]) == "[]"
+
+
+def test_what_a_library_says_on_standard_error_is_no_answer(root, monkeypatch) -> None:
+    """The answer is the command's last line on standard output, whatever is said around it."""
+
+    def command(_: object, log: Any, **__: object) -> Ended:
+        for said in ("a warning", '{"version": "3"}', "another warning"):
+            log(said)
+        return Ended(0, ("a warning", "another warning"))
+
+    monkeypatch.setattr(retrain, "run_streamed", command)
+    monkeypatch.setattr(retrain, "get_run_logger", lambda: logging.getLogger("test"))
+    assert retrain.ask("champion", [], root) == ['{"version": "3"}']

@@ -41,6 +41,16 @@ def test_an_unknown_setting_in_the_space_is_told_before_any_trial(root, tmp_path
         sweep.checked([])
 
 
+def test_a_figure_that_the_model_has_not_is_told_before_any_trial(root, monkeypatch):
+    from pipeline.errors import ConfigError
+
+    sweep = pytest.importorskip("flows.sweep")
+    monkeypatch.setattr(sweep, "require_source", lambda source, checkout: None)
+    with pytest.raises(ConfigError, match=r"segm/AP.*begins with one of bbox/"):
+        sweep.checked(["model=faster_rcnn_tiny", "sweep.metric=segm/AP"])
+    sweep.checked(["model=faster_rcnn_tiny", "sweep.metric=bbox/AP50"])
+
+
 @pytest.mark.line
 @pytest.mark.nightly
 @pytest.mark.timeout(900)

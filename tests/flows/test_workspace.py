@@ -121,6 +121,16 @@ def test_a_relative_source_means_the_same_data_in_the_worktree(checkout):
         assert place.config.dataset.source == str((checkout / source).resolve())
 
 
+def test_a_run_that_made_nothing_leaves_no_worktree_and_no_branch(checkout):
+    place, other = own(checkout, "train.steps=7"), workspace.own_worktree(checkout, "other", ["train.steps=8"])
+    (place.root / "new file").write_text("of the run")
+    workspace.discard(place, checkout)
+    assert not place.root.exists() and other.root.exists()
+    assert [word for word in git(checkout, "branch", "--list", "runs/*").split() if word != "+"] == [other.branch]
+    workspace.discard(workspace.Workspace(checkout, place.config), checkout)
+    assert (checkout / "params.yaml").exists()
+
+
 def test_a_mistake_leaves_no_worktree(checkout):
     with pytest.raises(ConfigError, match="Did you mean steps"):
         own(checkout, "train.stepps=7")

@@ -73,6 +73,16 @@ def test_a_class_that_is_lost_is_refused_though_the_mean_is_better(truth: Truth,
     assert broken(decide(truth, worse, measured(truth, lost), few)) == []
 
 
+def test_a_class_that_the_data_no_longer_names_is_not_lost_in_silence(truth: Truth, cfg: RetrainConfig) -> None:
+    worse = replace(measured(truth, detector(truth, 0.3, 1)), deploy=SOUND | {"classes": ["a", "b", "c", "gone"]})
+    better = replace(measured(truth, detector(truth, 1.0, 2)), deploy=SOUND | {"classes": ["c", "b", "a", "new"]})
+    area_A = truth.area_A[~truth.crowd_A]
+    decision = judge(worse, better, [], area_A, cfg, GATE, seed=0)
+    assert broken(decision) == ["known classes"] and "gone is gone" in decision.reason
+    wanted = replace(cfg, class_drop=1.0)  # on purpose
+    assert broken(judge(worse, better, [], area_A, wanted, GATE, seed=0)) == []
+
+
 def test_a_slice_that_is_lost_is_refused_though_the_mean_is_better(truth: Truth, cfg: RetrainConfig) -> None:
     dark_I = np.arange(PICTURES) % 3 == 0
     slices = [Slice("dark pictures", dark_I), Slice("bright pictures", ~dark_I)]
@@ -108,6 +118,9 @@ def test_slices_and_classes_are_what_evaluating_them_alone_gives(truth: Truth, c
         ({"onnx": {"bbox/AP": 0.51}}, ["onnx gate"]),  # a file that differs is wrong, for better too
         ({"int8": {"bbox/AP": 0.48}}, ["int8 gate"]),
         ({"int8": {"bbox/AP": 0.52}}, []),
+        ({"int8_exact": {"bbox/AP": 0.48}}, ["int8 gate"]),  # as hosts with exact products run it
+        ({"int8_exact": {"bbox/AP": 0.5}, "int8": {"bbox/AP": 0.48}}, ["int8 gate"]),
+        ({"int8_exact": {}}, ["int8 gate"]),
         ({"onnx": {}}, ["onnx gate"]),  # never measured
         ({"torch": {}}, ["onnx gate", "int8 gate"]),
     ],

@@ -108,7 +108,7 @@ def test_a_run_killed_three_times_ends_like_an_undisturbed_one(
     checkout = Checkout(root, tmp_path, processes)
     checkout.train()
     undisturbed = checkout.results()
-    assert set(undisturbed) == {"weights.safetensors", "model.json", "training.json", "metrics.json"}
+    assert set(undisturbed) == {"weights.safetensors", "model.json", "training.json", "pictures.json", "metrics.json"}
     assert not list((tmp_path / "work/train").glob("*/step-*"))
     checkout.forget()
     for third in range(3):

@@ -44,12 +44,14 @@ def test_a_wrong_space_is_refused(name, parameter, said):
         config(space={name: parameter})
 
 
-def test_a_study_that_was_begun_with_another_space_is_not_gone_on_with(tmp_path):
+def test_a_study_that_was_begun_with_another_space_or_other_data_is_not_gone_on_with(tmp_path):
     study = studies.open_study(config(), tmp_path, 0)
-    studies.require_same(study, config(), ["train.steps=5"])
-    studies.require_same(study, config(trials=9), ["train.steps=5"])
+    studies.require_same(study, config(), ["train.steps=5"], "data")
+    studies.require_same(study, config(trials=9), ["train.steps=5"], "data")
     with pytest.raises(ConfigError, match="another space"):
-        studies.require_same(study, config(), ["train.steps=6"])
+        studies.require_same(study, config(), ["train.steps=6"], "data")
+    with pytest.raises(ConfigError, match="other data"):  # AP on other pictures is no better or worse
+        studies.require_same(study, config(), ["train.steps=5"], "new data")
 
 
 def test_values_stay_within_the_space_and_a_resumed_study_ends_at_its_count(tmp_path):
