@@ -30,6 +30,8 @@ COMMANDS = {
     "convert": "labels and pictures of one format as another, and what that loses; --help lists the formats",
     "predict": "run the exported detector on pictures; --help lists its options",
 }
+EXPLAIN_THEMSELVES = ("convert", "monitor", "predict")
+"""Commands with options of their own."""
 USAGE = f"""usage: python -m pipeline COMMAND [overrides] [-v]
 
 stages, in order (settings from params.yaml; with overrides such as train.steps=500 from conf/):
@@ -52,9 +54,15 @@ def main(arguments: Sequence[str]) -> int:
     if command in STAGES:
         die_with_dvc()
     try:
-        if command in STAGES:
+        asks = {"-h", "--help"} & set(rest)
+        if command in STAGES and asks:
+            print(f"usage: python -m pipeline {command} [overrides] [-v]\n\nA stage; dvc.yaml has what it reads and makes.")
+        elif command in STAGES:
             run_stage(command, rest)
         elif command in COMMANDS:
+            if asks and command not in EXPLAIN_THEMSELVES:
+                print(help_of(command))
+                return 0
             status = importlib.import_module(f"pipeline.commands.{command}").run(rest)
             return int(status or 0)
         else:
@@ -72,6 +80,12 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{command}: interrupted; nothing was left half-written", file=sys.stderr)
         return 130
     return 0
+
+
+def help_of(command: str) -> str:
+    """What a command's module says of itself."""
+    usage, _, rest = (importlib.import_module(f"pipeline.commands.{command}").__doc__ or "").partition(": ")
+    return f"usage: {usage}\n\n{rest[:1].upper()}{rest[1:]}".strip()
 
 
 def die_with_dvc() -> None:

@@ -1,4 +1,5 @@
-"""What must start fast must not import torch: checked in a process in which torch and its like cannot be imported."""
+"""What must start fast must not import contextlib
+import torch: checked in a process in which torch and its like cannot be imported."""
 
 import subprocess
 import sys
@@ -37,6 +38,16 @@ def test_command_line_and_every_config_start_without_torch():
 def test_flow_starts_without_torch(flow):
     done = run_blocked(f"import flows.{flow}")
     assert done.returncode == 0, done.stderr
+
+
+def test_every_command_says_what_it_does(capsys):
+    from pipeline.__main__ import COMMANDS, STAGES, main
+
+    for command in (*STAGES, *COMMANDS):
+        with contextlib.suppress(SystemExit):  # argparse
+            assert main([command, "--help"]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith("usage: ") and command in said.splitlines()[0] and len(said.splitlines()) > 2, (command, said)
 
 
 def test_help_is_quick_to_import():
