@@ -1,6 +1,6 @@
-"""What must start fast must not import contextlib
-import torch: checked in a process in which torch and its like cannot be imported."""
+"""What must start fast must not import torch: checked in a process in which torch and its like cannot be imported."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
