@@ -55,6 +55,7 @@ def _mapped(ids: NDArray[np.int64], target: dict[int, int]) -> NDArray[np.int64]
 
 
 def _listed(extra: dict[str, Any], target: dict[int, int]) -> dict[str, Any]:
-    """A picture's fields with its lists of classes renamed, each class once."""
-    lists = {name: list(dict.fromkeys(target.get(one, one) for one in extra[name])) for name in LISTS if name in extra}
-    return extra | lists
+    """A picture's fields with its lists of classes renamed, each class once; what is no list of ids stays as it is."""
+    found = {name: extra[name] for name in LISTS if isinstance(extra.get(name), list)}
+    sound = {name: ids for name, ids in found.items() if all(isinstance(one, int) for one in ids)}
+    return extra | {name: list(dict.fromkeys(target.get(one, one) for one in ids)) for name, ids in sound.items()}

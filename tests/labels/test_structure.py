@@ -124,6 +124,14 @@ def test_classes_of_one_name_become_one(planted: Planted) -> None:
     assert not validate(result.mended, settings("all")).changes
 
 
+@pytest.mark.parametrize("odd", [7, None, [[7]], ["7", 3], {"7": 1}])
+def test_lists_of_classes_that_are_none_stay_as_they_are(planted: Planted, odd: object) -> None:
+    planted.classes = [Category(3, "cat"), Category(7, "cat")]
+    planted.images["train"][0]["extra"] = {"neg_category_ids": odd, "not_exhaustive_category_ids": [7]}
+    extra = validate(planted.dataset(), settings("all")).mended.split("train").images.extra[0]
+    assert extra == {"neg_category_ids": odd, "not_exhaustive_category_ids": [3]}
+
+
 def test_classes_of_other_keypoints_stay_apart(planted: Planted) -> None:
     planted.classes = [Category(3, "cat", keypoints=("nose",)), Category(7, "cat")]
     result = validate(planted.dataset(), settings("all"))
