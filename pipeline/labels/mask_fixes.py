@@ -154,7 +154,7 @@ def _completed(counts: Any, pixels: int) -> list[int] | None:
 
 
 def _extent(runs: list[int], height: int) -> NDArray[np.float64] | None:
-    from pipeline.labels.outlines import measure_runs
+    from pipeline.labels.runs import measure_runs
 
     try:
         listed = np.array(runs, np.int64)

@@ -108,7 +108,7 @@ def _measured(rows: Annotations) -> MaskTable:
 
 def _measure_coded(table: MaskTable, rle: dict[int, dict[str, Any]]) -> None:
     """Fill the columns of the labels with run lengths."""
-    from pipeline.labels.outlines import measure_pieces, measure_runs
+    from pipeline.labels.runs import measure_pieces, measure_runs
 
     sized = {row: size for row, coded in rle.items() if (size := _size(coded)) is not None}
     for row in rle.keys() - sized.keys():
@@ -143,7 +143,7 @@ def _size(coded: dict[str, Any]) -> tuple[int, int] | None:
 
 def _runs(given: list[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """All runs, their offsets, and which could not be read."""
-    from pipeline.labels.outlines import unpack_runs
+    from pipeline.labels.runs import unpack_runs
 
     packed = [place for place, counts in enumerate(given) if isinstance(counts, str | bytes)]
     texts = [given[place].encode() if isinstance(given[place], str) else given[place] for place in packed]

@@ -173,7 +173,7 @@ def test_packed_and_plain_runs_are_measured_as_pycocotools_does(planted: Planted
 @pytest.mark.parametrize("density", [0.02, 0.3, 0.5, 0.7, 0.98])
 def test_pieces_and_holes_are_those_of_scipy(density: float) -> None:
     """Pieces touch at corners too, the gaps between them do not; a gap at the border is no hole."""
-    from pipeline.labels.outlines import measure_pieces
+    from pipeline.labels.runs import measure_pieces
 
     rng = np.random.default_rng(int(100 * density))
     for _ in range(60):
